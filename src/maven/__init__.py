@@ -1,0 +1,52 @@
+"""maven: a video of a talking person in, valence and arousal over time out.
+
+    import maven
+    analysis = maven.analyze("clip.mp4")
+    analysis.frames      # pandas: one row per person and frame
+    analysis.plot("clip.png")
+    analysis.save("results")
+
+Names are imported when first used, so that `import maven` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maven.checkpoint import Model, load
+    from maven.model import Maven, MavenConfig
+    from maven.pipeline import Analysis, Settings, analyze
+
+__version__ = "0.1.0"
+__all__ = [
+    "Analysis",
+    "Maven",
+    "MavenConfig",
+    "Model",
+    "Settings",
+    "__version__",
+    "analyze",
+    "load",
+]
+
+_ROOMS = {
+    "Analysis": "maven.pipeline",
+    "Settings": "maven.pipeline",
+    "analyze": "maven.pipeline",
+    "Model": "maven.checkpoint",
+    "load": "maven.checkpoint",
+    "Maven": "maven.model",
+    "MavenConfig": "maven.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return getattr(import_module(_ROOMS[name]), name)
+    raise AttributeError(f"module 'maven' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
