@@ -1,0 +1,1 @@
+"""Faces: found in a frame, followed through a video, cut out upright."""
