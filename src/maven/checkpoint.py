@@ -1,0 +1,255 @@
+"""Models on disk: a folder with `config.json` and `model.safetensors`, never a pickle.
+
+config.json holds the network's configuration, the encoders it was trained on, the smoothing chosen
+with its weights, and where it comes from. Encoder sources are hub ids, or paths relative to the
+folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maven.encoders.build import EncoderSpec
+from maven.model import MODALITIES, Maven, MavenConfig, config_from
+
+if TYPE_CHECKING:
+    from maven.encoders.base import Encoders
+
+MINI_FOLDER = Path(__file__).parent / "weights" / "mini"
+MODELS_VARIABLE = "MAVEN_MODELS"  # a folder of model folders, found by name
+FETCHED = ("*.json", "*.safetensors", "*.txt", "*.md", "LICENSE*")  # of a hub's model: no pickle
+
+
+class ModelError(Exception):
+    """A model cannot be found or is not one; the message is one line."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model folder says of itself.
+
+    Attributes:
+        name: the folder's name.
+        config: of the network.
+        encoders: how to build each modality's encoder.
+        smoothing_s: half-width of the box filter over the answer, chosen on validation data.
+        training: seeds, versions, settings, data hashes and figures.
+    """
+
+    name: str
+    config: MavenConfig
+    encoders: dict[str, EncoderSpec]
+    smoothing_s: float = 0.0
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to answer, with its encoders.
+
+    Attributes:
+        card: what it says of itself.
+        network: in eval mode on `device`.
+        encoders: frozen, on `device`.
+        weights_hash: sha256 of the network's weights file.
+        device: "cpu" or "cuda[:N]".
+    """
+
+    card: ModelCard
+    network: Maven
+    encoders: Encoders
+    weights_hash: str
+    device: str
+
+
+def save(network: Maven, card: ModelCard, folder: Path) -> None:
+    """Write a model folder; the configuration last, so that a folder with one is whole."""
+    from safetensors.torch import save as to_bytes
+
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    content = {
+        "name": card.name,
+        "config": asdict(card.config),
+        "encoders": {m: asdict(spec) for m, spec in card.encoders.items()},
+        "smoothing_s": card.smoothing_s,
+        "training": card.training,
+    }
+    described = (json.dumps(content, indent=2) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "model.safetensors", to_bytes(tensors))
+    _write(folder / "config.json", described)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def find(name: str) -> Path:
+    """Find the folder of a model: `mini`, a folder, or a name in the folder $MAVEN_MODELS.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if name == "mini":
+        return MINI_FOLDER
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir():
+        raise ModelError(f"{name} is no model folder: it lacks config.json")
+    shelf = os.environ.get(MODELS_VARIABLE)
+    if shelf and (Path(shelf) / name / "config.json").is_file():
+        return Path(shelf) / name
+    if name == "paper":
+        raise ModelError(
+            "no weights of the paper's network are published: train them, then give their folder"
+            f" (--model FOLDER) or put it at ${MODELS_VARIABLE}/paper"
+        )
+    raise ModelError(f"no model named {name}: give mini, a model folder or a hub id (owner/name)")
+
+
+def fetch(name: str, offline: bool) -> Path:
+    """Find a model folder, or fetch it from a hub when `name` is a hub id (owner/name).
+
+    Raises:
+        ModelError: it is neither on disk nor to be fetched.
+    """
+    try:
+        return find(name)
+    except ModelError:
+        if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                name, local_files_only=offline, etag_timeout=5, allow_patterns=list(FETCHED)
+            )
+        )
+    except Exception as error:  # the hub's client raises a dozen kinds
+        if offline:
+            reason = "not on disk, and --offline forbids fetching"
+        elif isinstance(error, LocalEntryNotFoundError):
+            reason = "not on disk, and the hub cannot be reached"
+        elif isinstance(error, RepositoryNotFoundError):
+            reason = "not on the hub, or not open to this user"
+        else:
+            reason = _one_line(error)
+        raise ModelError(f"cannot fetch the model {name}: {reason}") from error
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read a model folder's config.json.
+
+    Raises:
+        ModelError: it is missing or does not describe a model.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return ModelCard(
+            str(content["name"]),
+            config_from(content["config"]),
+            {m: EncoderSpec(**spec) for m, spec in content["encoders"].items()},
+            float(content.get("smoothing_s", 0.0)),
+            content.get("training", {}),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else _one_line(error)
+        raise ModelError(f"{path} does not describe a model: {reason}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def load(name: str | Path = "mini", *, device: str = "auto", offline: bool = False) -> Model:
+    """Load a model by name, folder or hub id.
+
+    Args:
+        name: "mini" (in the package), "paper", a model folder, or a hub id (owner/name).
+        device: "auto" (a GPU when there is one), "cpu" or "cuda[:N]".
+        offline: never fetch anything.
+
+    Raises:
+        ModelError: there is no such model, or its files do not fit together.
+        EncoderError: an encoder cannot be built.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    from maven.encoders.build import build
+
+    folder = fetch(str(name), offline)
+    card = read_card(folder)
+    device = choose_device(device)
+    path = folder / "model.safetensors"
+    try:
+        content = path.read_bytes()
+        tensors = {k: v.float() for k, v in from_bytes(content).items()}
+        network = Maven(card.config)
+        network.load_state_dict(tensors)
+    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"{path} does not hold this network's weights: {_one_line(error)}"
+        ) from error
+    encoders = build(card.encoders, folder=folder, device=device, offline=offline)
+    for modality in MODALITIES:
+        wanted, width = card.config.input_width(modality), getattr(encoders, modality).width
+        if width != wanted:
+            raise ModelError(
+                f"{folder} does not fit together: its network takes {wanted} {modality} features,"
+                f" its encoder gives {width}"
+            )
+    weights_hash = hashlib.sha256(content).hexdigest()
+    return Model(card, network.to(device).eval(), encoders, weights_hash, device)
+
+
+def choose_device(device: str) -> str:
+    """Turn "auto" into the best device here, and check any other.
+
+    Raises:
+        ModelError: no such device.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    cuda = re.fullmatch(r"cuda(?::(\d{1,4}))?", device)
+    if device != "cpu" and not (cuda and int(cuda[1] or 0) < torch.cuda.device_count()):
+        raise ModelError(f"no device {device} here; accepted: auto, cpu, or cuda[:N] with a GPU")
+    return device
+
+
+def available() -> list[tuple[str, str, str, str]]:
+    """List the models at hand: name, where, size, and what it is."""
+    shelf = os.environ.get(MODELS_VARIABLE)
+    folders = [MINI_FOLDER] if (MINI_FOLDER / "config.json").is_file() else []
+    if shelf and Path(shelf).is_dir():
+        folders += sorted(path.parent for path in Path(shelf).glob("*/config.json"))
+    rows = []
+    for folder in folders:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        try:
+            kinds = [spec.kind for spec in read_card(folder).encoders.values()]
+            what = "encoders: " + ", ".join(kinds)
+        except ModelError as error:
+            what = f"broken: {error}"
+        where = "in the package" if folder == MINI_FOLDER else str(folder)
+        rows.append((folder.name, where, f"{size / 1e6:.1f} MB", what))
+    if not any(name == "paper" for name, *_ in rows):
+        rows.append(("paper", "nowhere", "", "Swin-B, HuBERT, RoBERTa; weights to be trained"))
+    return rows

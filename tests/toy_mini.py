@@ -1,0 +1,26 @@
+"""A model folder of the embedded kind with random weights, for tests of everything but accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from maven.checkpoint import ModelCard, save
+from maven.encoders.build import EncoderSpec
+from maven.encoders.mini import BUCKETS, FaceNet, MiniAudio, MiniText, MiniVisual, VoiceNet
+from maven.model import MODALITIES, Maven, MavenConfig
+
+
+def save_toy_mini(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(FaceNet().state_dict(), folder / "visual.safetensors")
+    save_file(VoiceNet().state_dict(), folder / "audio.safetensors")
+    lexicon = {"table": torch.randn(BUCKETS, 2), "idf": torch.ones(BUCKETS), "bias": torch.zeros(2)}
+    save_file(lexicon, folder / "text.safetensors")
+    config = MavenConfig(MiniVisual.width, MiniAudio.width, MiniText.width, width=16, join_width=16)
+    specs = {m: EncoderSpec("mini", f"{m}.safetensors") for m in MODALITIES}
+    save(Maven(config), ModelCard("toy", config, specs, 0.5), folder)
+    return folder
