@@ -1,0 +1,162 @@
+"""Composes sequences with known valence and arousal from faces, voices and sentences.
+
+No corpus at hand has video, speech and words together with valence-arousal labels. So a smooth
+random walk on the circumplex gives the labels, and faces, speech clips and sentences whose own
+labels lie near it are laid along it: utterances of 2 to 6 s, pauses, spells without a face, as in
+the wild. This file works on feature sequences; a part's own label stands in `va`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from maven.features import Features
+from maven.timeline import place_words
+
+Floats = npt.NDArray[np.float32]
+
+WALK_STEP_S = 3.0  # between two points through which the walk passes
+NEAR = 0.25  # spread around the walk from which a part is taken
+SENTENCE_SCALE = 2.2  # readers' ratings of sentences spread less than acted emotions: stretched
+SUDDEN_SHARE = 0.3  # of its steps are taken in a fraction of their time
+SUDDEN_PACE = 4.0
+FACE_HOLD_S = (1.0, 6.0)
+FACE_MOVE = 0.35  # a label that has moved by this much has another face
+FLICKER_S = (0.2, 1.0)
+FLICKER = 0.3  # share of the passing face
+UTTERANCE_S = (2.0, 6.0)
+PAUSE_S = (0.2, 2.5)
+FACELESS_SHARE = 0.08
+WORD_S = 0.35
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What sequences are composed of, all from one split.
+
+    Attributes:
+        faces: (n, d) features, and face_va (n, 2).
+        voices: one (t, d) sequence at `rate_hz` a clip, voice_va (n, 2), and the speaker of each.
+        sentences: one (words, d) array a sentence, and sentence_va (n, 2).
+        rate_hz: of the grid.
+    """
+
+    faces: Floats
+    face_va: Floats
+    voices: Sequence[Floats]
+    voice_va: Floats
+    speakers: npt.NDArray[np.str_]
+    sentences: Sequence[Floats]
+    sentence_va: Floats
+    rate_hz: float
+
+
+def walk(frames: int, rate_hz: float, rng: np.random.Generator) -> Floats:
+    """Draw a random walk (t, 2) on the unit disc: smooth, at times sudden, a third near rest."""
+    knots = int(np.ceil(frames / rate_hz / WALK_STEP_S)) + 3
+    angle = rng.uniform(-np.pi, np.pi, knots)
+    radius = np.sqrt(rng.uniform(0, 1, knots)) * 0.95
+    radius = np.where(rng.uniform(size=knots) < 0.33, rng.uniform(0, 0.2, knots), radius)
+    points = radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), 1)
+    for k in range(1, knots):  # emotions last: half the points repeat the one before
+        if rng.uniform() < 0.5:
+            points[k] = points[k - 1] + rng.normal(0, 0.08, 2)
+    place = np.arange(frames) / rate_hz / WALK_STEP_S + rng.uniform()
+    below = place.astype(int)
+    pace = np.where(rng.uniform(size=knots) < SUDDEN_SHARE, SUDDEN_PACE, 1.0)
+    share = ((place - below - 0.5) * pace[below] + 0.5).clip(0, 1)[:, None]
+    share = share * share * (3 - 2 * share)
+    path = (1 - share) * points[below] + share * points[below + 1]
+    length = np.linalg.norm(path, axis=1, keepdims=True)
+    return np.asarray(path / np.maximum(length, 1), np.float32)
+
+
+def _near(target: Floats, va: Floats, rng: np.random.Generator, scale: float = 1.0) -> int:
+    distance = ((va * scale - target) ** 2).sum(1)
+    weight = np.exp(-(distance - distance.min()) / (2 * NEAR**2))
+    return int(np.searchsorted(weight.cumsum(), rng.uniform() * weight.sum()).clip(0, len(va) - 1))
+
+
+def compose(parts: Parts, seconds: float, rng: np.random.Generator) -> tuple[Features, Floats]:
+    """Compose one sequence.
+
+    Returns:
+        Its features (t = seconds x rate_hz frames) and labels (t, 2).
+    """
+    rate_hz = parts.rate_hz
+    frames = round(seconds * rate_hz)
+    time_s = np.arange(frames) / rate_hz
+    labels = walk(frames, rate_hz, rng)
+    visual, seen = _faces(parts, labels, rng)
+    audio = np.zeros((frames, parts.voices[0].shape[1]), np.float32)
+    text = np.zeros((frames, parts.sentences[0].shape[1]), np.float32)
+    heard, said = np.zeros(frames, bool), np.zeros(frames, bool)
+    names = np.unique(parts.speakers)
+    speaker = parts.speakers == rng.choice(names)
+    own = np.flatnonzero(speaker)
+    start_s = rng.uniform(0, PAUSE_S[1])
+    while start_s < seconds - 1:
+        length_s = min(rng.uniform(*UTTERANCE_S), seconds - start_s)
+        first, last = round(start_s * rate_hz), round((start_s + length_s) * rate_hz)
+        target = labels[first:last].mean(0)
+        at = first
+        while at < last:  # clips are shorter than some utterances
+            clip = parts.voices[own[_near(target, parts.voice_va[own], rng)]][: last - at]
+            audio[at : at + len(clip)], heard[at : at + len(clip)] = clip, True
+            at += max(len(clip), 1)
+        words = parts.sentences[_near(target, parts.sentence_va, rng, SENTENCE_SCALE)]
+        if len(words):
+            starts_s = start_s + np.arange(len(words)) * min(WORD_S, length_s / len(words))
+            ends_s = np.append(starts_s[1:], min(starts_s[-1] + WORD_S, start_s + length_s))
+            placed = place_words(
+                starts_s.tolist(), ends_s.tolist(), [0] * len(words), words, time_s
+            )
+            text[placed.mask], said[placed.mask] = placed.features[placed.mask], True
+        start_s += length_s + rng.uniform(*PAUSE_S)
+    features = Features(
+        time_s,
+        {"visual": visual, "audio": audio, "text": text},
+        {"visual": seen, "audio": heard, "text": said},
+    )
+    return features, labels
+
+
+def _faces(
+    parts: Parts, labels: Floats, rng: np.random.Generator
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Lay faces along the labels: one expression is held until time or label has moved on.
+
+    In a video the same face errs the same way for seconds. If every frame had a new face, the
+    network would learn to average errors away that do not average in use, and be too sure.
+    """
+    frames = len(labels)
+    visual = np.zeros((frames, parts.faces.shape[1]), np.float32)
+    seen = np.ones(frames, bool)
+    at = 0
+    previous = None
+    while at < frames:
+        stop = min(at + max(round(rng.uniform(*FACE_HOLD_S) * parts.rate_hz), 1), frames)
+        moved = np.linalg.norm(labels[at:stop] - labels[at], axis=1) > FACE_MOVE
+        stop = at + int(moved.argmax()) if moved.any() else stop
+        if rng.uniform() < FACELESS_SHARE:
+            seen[at:stop] = False
+            previous = None
+        else:
+            target = labels[at:stop].mean(0)
+            face = parts.faces[_near(target, parts.face_va, rng)]
+            begun = at
+            while at < stop:  # speech and blinks: a passing trace of another face
+                passing = parts.faces[_near(target, parts.face_va, rng)]
+                until = min(at + round(rng.uniform(*FLICKER_S) * parts.rate_hz) + 1, stop)
+                visual[at:until] = (1 - FLICKER) * face + FLICKER * passing
+                at = until
+            if previous is not None:
+                ramp = np.minimum(np.arange(1, stop - begun + 1) / 3, 1)[:, None]
+                visual[begun:stop] = (1 - ramp) * previous + ramp * visual[begun:stop]
+            previous = face
+        at = stop
+    return visual, seen

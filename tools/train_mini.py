@@ -1,0 +1,399 @@
+"""Train the embedded model `mini` from the corpora, one step a command.
+
+    python tools/train_mini.py prepare --sources DATA --work runs/mini   # decode, align: once
+    python tools/train_mini.py faces   --work runs/mini [--device cuda]  # -> visual.safetensors
+    python tools/train_mini.py voices  --work runs/mini [--device cuda]  # -> audio.safetensors
+    python tools/train_mini.py words   --sources DATA --work runs/mini   # -> text.safetensors
+    python tools/train_mini.py parts   --sources DATA --work runs/mini [--device cuda]
+    python tools/train_mini.py fusion  --work runs/mini [--device cuda]  # -> model.safetensors
+    python tools/train_mini.py pack    --work runs/mini --out src/maven/weights/mini
+
+`parts` encodes what sequences are composed of. The steps that train print their figures on the
+validation part and append them to WORK/log.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import save as to_bytes
+
+from maven import __version__
+from maven.checkpoint import ModelCard, save
+from maven.datasets import compose, corpora, prepare
+from maven.encoders.build import EncoderSpec
+from maven.encoders.mini import FACE_CLASSES, VOICE_CLASSES, MiniText, level_free, load_mini
+from maven.metrics import ccc
+from maven.model import MODALITIES, Maven, MavenConfig
+from maven.pretrain import (
+    Labelled,
+    PretrainConfig,
+    augment_faces,
+    fit_words,
+    pad_mels,
+    train_faces,
+    train_voices,
+)
+from maven.timeline import place_samples, uniform_grid
+from maven.train import Sample, TrainConfig, choose_smoothing, score, train
+
+VOICE_FRAMES = 400  # 4 s: all but the longest clips fit
+CROSS_FITS = 5  # of the words' lexicon
+VOICE_FITS = 3
+PARTS = ("parts_train.npz", "parts_val.npz")
+ENCODERS = tuple(f"{m}.safetensors" for m in MODALITIES)
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Run:
+    """The folder of one recipe run: where its files are and where its figures go."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.sources: Path | None = arguments.sources
+        self.work: Path = arguments.work
+        self.out: Path = arguments.out
+        self.device: str = arguments.device
+        self.recipe: dict[str, Any] = yaml.safe_load(arguments.config.read_text())
+        self.step: str = arguments.step
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    def config(self, section: str) -> PretrainConfig:
+        """Settings of one encoder's training."""
+        return PretrainConfig(seed=self.recipe["seed"], **self.recipe[section])
+
+    def log(self, figures: dict[str, Any]) -> None:
+        """Print figures and append them to the log."""
+        rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+        print(" ".join(f"{k} {v}" for k, v in rounded.items()), flush=True)
+        with (self.work / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step} | rounded) + "\n")
+
+    def save(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Write weights as fp16."""
+        half = {
+            k: (v.half() if v.is_floating_point() else v).cpu().contiguous()
+            for k, v in tensors.items()
+        }
+        write(self.work / name, to_bytes(half))
+        print(f"{self.work / name}: {(self.work / name).stat().st_size / 1e6:.2f} MB")
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def progress(done: int, total: int) -> None:
+    """Print a line every tenth of the way."""
+    if done % max(total // 10, 1) == 0:
+        print(f"  {done} of {total}", flush=True)
+
+
+def step_prepare(run: Run) -> None:
+    """Align the faces and turn the speech into log mels."""
+    assert run.sources is not None
+    faces = corpora.read_faces(run.sources)
+    crops = prepare.prepare_faces(faces, progress)
+    prepare.save(
+        run.work / "faces.npz",
+        crops=crops, emotions=faces.emotions, va=faces.va, splits=faces.splits,
+    )  # fmt: skip
+    speech = corpora.read_speech(run.sources)
+    mels, bounds = prepare.prepare_speech(speech, progress)
+    prepare.save(
+        run.work / "voices.npz",
+        mels=mels,
+        bounds=bounds,
+        emotions=np.array([u.emotion for u in speech]),
+        va=np.array([u.va for u in speech], np.float32),
+        speakers=np.array([u.speaker for u in speech]),
+        sexes=np.array([u.sex for u in speech]),
+        splits=np.array([u.split for u in speech]),
+    )
+
+
+def step_faces(run: Run) -> None:
+    """Train the face network."""
+    with np.load(run.work / "faces.npz") as content:
+        data = dict(content)
+    classes = np.array([FACE_CLASSES.index(str(name)) for name in data["emotions"]])
+
+    def split(name: str) -> Labelled:
+        chosen = data["splits"] == name
+        return Labelled(
+            torch.from_numpy(data["crops"][chosen]).to(run.device),
+            torch.from_numpy(classes[chosen]).to(run.device),
+            torch.from_numpy(data["va"][chosen]).to(run.device),
+        )
+
+    net = train_faces(split("train"), split("val"), run.config("faces"), run.log)
+    run.save("visual.safetensors", net.state_dict())
+
+
+def step_voices(run: Run) -> None:
+    """Train the voice network; RAVDESS and nEMO are drawn equally often.
+
+    Then train one more for each third of the training speakers, without it: see `voice_parts`.
+    """
+    with np.load(run.work / "voices.npz") as content:
+        data = dict(content)
+    mels = np.split(data["mels"], data["bounds"][1:-1])
+    inputs, lengths = pad_mels([prepare.restore_mel(mel) for mel in mels], VOICE_FRAMES)
+    classes = np.array([VOICE_CLASSES.index(str(name)) for name in data["emotions"]])
+    corpus = np.array([str(name).split("-")[0] for name in data["speakers"]])
+    weights = np.array([1 / (corpus == name).sum() for name in corpus])
+
+    def part(chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> Labelled:
+        arrays = (inputs, classes, data["va"], lengths, weights)
+        return Labelled(*(torch.from_numpy(a[chosen]).to(run.device) for a in arrays))
+
+    train, val = data["splits"] == "train", part(data["splits"] == "val")
+    config = run.config("voices")
+    net = train_voices(part(train), val, config, run.log)
+    run.save("audio.safetensors", net.state_dict())
+    config = replace(config, epochs=run.recipe["voice_fold_epochs"])
+    folds = speaker_folds(data["speakers"])
+    for k in range(VOICE_FITS):
+        net = train_voices(part(train & (folds != k)), val, config, run.log)
+        run.save(f"audio_without_{k}.safetensors", net.state_dict())
+
+
+def speaker_folds(speakers: np.ndarray[Any, np.dtype[np.str_]]) -> np.ndarray[Any, Any]:
+    """Assign every clip (n,) to one of `VOICE_FITS` folds, all clips of a speaker to the same."""
+    return np.unique(speakers, return_inverse=True)[1] % VOICE_FITS
+
+
+def step_words(run: Run) -> None:
+    """Fit the words' lexicon and score it on the held-out sentences."""
+    assert run.sources is not None
+    sentences = corpora.read_sentences(run.sources)
+    train, val = sentences.splits == "train", sentences.splits == "val"
+    lexicon = fit_words(_texts(sentences, train), sentences.va[train], run.recipe["words"]["ridge"])
+    encode = MiniText(lexicon.table, lexicon.idf, lexicon.bias, "")
+    predicted = np.stack([encode.score(text) for text in _texts(sentences, val)])
+    true = sentences.va[val]
+    run.log(
+        {
+            "ccc_valence": ccc(predicted[:, 0], true[:, 0]),
+            "ccc_arousal": ccc(predicted[:, 1], true[:, 1]),
+        }
+    )
+    arrays = {"table": lexicon.table, "idf": lexicon.idf, "bias": lexicon.bias}
+    run.save("text.safetensors", {k: torch.from_numpy(v) for k, v in arrays.items()})
+
+
+def _texts(sentences: corpora.Sentences, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> list[str]:
+    return [sentences.texts[k] for k in np.flatnonzero(chosen)]
+
+
+def face_parts(run: Run, split: str, limit: int) -> tuple[Array, Array]:
+    """Features and proxy labels of a split's faces; training faces are seen augmented."""
+    encoder = load_mini("visual", run.work / "visual.safetensors", run.device)
+    with np.load(run.work / "faces.npz") as content:
+        crops, va = content["crops"], content["va"]
+        chosen = np.flatnonzero(content["splits"] == split)
+    chosen = np.random.default_rng(run.recipe["seed"]).permutation(chosen)[:limit]
+    if split != "train":
+        return encoder(np.repeat(crops[chosen][..., None], 3, 3)), va[chosen]
+    features = []
+    torch.manual_seed(run.recipe["seed"])  # of what `augment_faces` draws
+    for part in np.array_split(chosen, max(len(chosen) // 256, 1)):
+        faces = torch.from_numpy(crops[part])[:, None].float() / 255
+        with torch.inference_mode():
+            embedded = encoder.net(augment_faces(faces.to(run.device)))
+            features.append(encoder.net.answer(embedded).cpu().numpy())
+    return np.concatenate(features), va[chosen]
+
+
+def voice_parts(run: Run, split: str, rate_hz: float) -> tuple[list[Array], Array, Array]:
+    """Features of a split's clips on the network's grid, their proxy labels and speakers.
+
+    Training clips are encoded by networks that never heard their speakers: on those it has learned
+    a voice network is nearly always right, and the fusion would trust it far too much.
+    """
+    names = [f"audio_without_{k}" for k in range(VOICE_FITS)] if split == "train" else ["audio"]
+    encoders = [load_mini("audio", run.work / f"{n}.safetensors", run.device) for n in names]
+    with np.load(run.work / "voices.npz") as content:
+        data = dict(content)
+    mels = np.split(data["mels"], data["bounds"][1:-1])
+    sequences = []
+    chosen = np.flatnonzero(data["splits"] == split)
+    folds = speaker_folds(data["speakers"])
+    for k in chosen:
+        encoder = encoders[folds[k] if split == "train" else 0]
+        mel = torch.from_numpy(prepare.restore_mel(mels[k]).T.copy()).to(run.device)
+        with torch.inference_mode():
+            vectors = encoder.net.answer(encoder.net(level_free(mel)[None]))[0].cpu().numpy()
+        times_s = (np.arange(len(vectors)) + 0.5) / encoder.rate_hz
+        grid_s = uniform_grid(0.0, float(times_s[-1]), rate_hz)
+        sequences.append(place_samples(times_s, vectors, grid_s, 0.25).features)
+    return sequences, data["va"][chosen], data["speakers"][chosen]
+
+
+def sentence_parts(run: Run, split: str) -> tuple[list[Array], Array]:
+    """Word vectors of a split's sentences and their labels.
+
+    Training sentences are encoded by lexica fitted without them: on sentences that it has seen a
+    lexicon is far better than it will ever be in use, and the network would trust it too much.
+    """
+    assert run.sources is not None
+    sentences = corpora.read_sentences(run.sources)
+    chosen = sentences.splits == split
+    texts, va = _texts(sentences, chosen), sentences.va[chosen]
+    if split != "train":
+        encoder = load_mini("text", run.work / "text.safetensors", run.device)
+        return [encoder(text.split()) for text in texts], va
+    vectors: list[Array] = [np.zeros((0, MiniText.width), np.float32)] * len(texts)
+    fold = np.arange(len(texts)) % CROSS_FITS
+    for k in range(CROSS_FITS):
+        seen = np.flatnonzero(fold != k)
+        lexicon = fit_words([texts[i] for i in seen], va[seen], run.recipe["words"]["ridge"])
+        encode = MiniText(lexicon.table, lexicon.idf, lexicon.bias, "")
+        for i in np.flatnonzero(fold == k):
+            vectors[i] = encode(texts[i].split())
+    return vectors, va
+
+
+def step_parts(run: Run) -> None:
+    """Encode the parts of which sequences are composed."""
+    rate_hz = run.recipe["network"]["rate_hz"]
+    for split in ("train", "val"):
+        faces, face_va = face_parts(run, split, run.recipe["fusion_faces"])
+        voices, voice_va, speakers = voice_parts(run, split, rate_hz)
+        sentences, sentence_va = sentence_parts(run, split)
+        prepare.save(
+            run.work / f"parts_{split}.npz",
+            faces=faces, face_va=face_va,
+            voices=np.concatenate(voices), voice_lengths=np.array([len(v) for v in voices]),
+            voice_va=voice_va, speakers=speakers,
+            sentences=np.concatenate(sentences),
+            sentence_lengths=np.array([len(v) for v in sentences]), sentence_va=sentence_va,
+        )  # fmt: skip
+
+
+def read_parts(run: Run, split: str) -> compose.Parts:
+    """Read what `step_parts` wrote."""
+    with np.load(run.work / f"parts_{split}.npz") as content:
+        data = dict(content)
+
+    def cut(name: str, lengths: str) -> list[Array]:
+        return np.split(data[name], data[lengths].cumsum()[:-1])
+
+    return compose.Parts(
+        data["faces"], data["face_va"],
+        cut("voices", "voice_lengths"), data["voice_va"], data["speakers"],
+        cut("sentences", "sentence_lengths"), data["sentence_va"],
+        run.recipe["network"]["rate_hz"],
+    )  # fmt: skip
+
+
+def step_fusion(run: Run) -> None:
+    """Train the network on composed sequences, choose the smoothing, write the model folder."""
+    train_parts, val_parts = read_parts(run, "train"), read_parts(run, "val")
+    fusion = run.recipe["fusion"]
+    rng = np.random.default_rng(run.recipe["seed"] + 1)
+    val_rng = np.random.default_rng(run.recipe["seed"] + 2)
+    seconds = run.recipe["sequence_s"]
+    config = MavenConfig(
+        train_parts.faces.shape[1], train_parts.voices[0].shape[1],
+        train_parts.sentences[0].shape[1], **run.recipe["network"],
+    )  # fmt: skip
+    torch.manual_seed(run.recipe["seed"])
+    network = Maven(config)
+    first = [compose.compose(train_parts, seconds, rng) for _ in range(64)]
+    for m in MODALITIES:
+        values = np.concatenate([f.values[m][f.observed[m]] for f, _ in first])
+        network.fit_moments(m, torch.from_numpy(values))
+    val = [compose.compose(val_parts, run.recipe["val_s"], val_rng) for _ in range(20)]
+
+    def samples() -> Iterator[Sample]:
+        while True:
+            yield compose.compose(train_parts, seconds, rng)
+
+    settings = TrainConfig(seed=run.recipe["seed"], **fusion)
+    average = train(network, samples(), val, settings, run.log, run.device)
+    average = average.half().float()  # as it is stored
+    figures = {"all": score(average, val)}
+    for m in MODALITIES:
+        figures[f"{m}_only"] = score(average, val, (m,))
+    for name, agreement in figures.items():
+        run.log({"modalities": name} | agreement)
+    smoothing_s, by_width = choose_smoothing(average, val, tuple(run.recipe["smoothing_s"]))
+    run.log({"smoothing_s": smoothing_s} | {f"half width {k} s": v for k, v in by_width.items()})
+    specs = {m: EncoderSpec("mini", f"{m}.safetensors") for m in MODALITIES}
+    training = {
+        "recipe": run.recipe,
+        "figures": figures,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "maven": __version__},
+        "sha256": {name: sha256(run.work / name) for name in (*PARTS, *ENCODERS)},
+    }
+    save(average.half(), ModelCard("mini", config, specs, smoothing_s, training), run.work)
+
+
+def step_pack(run: Run) -> None:
+    """Copy the finished model folder into the package; the card last: with one, it is whole."""
+    trained_on = json.loads((run.work / "config.json").read_text())["training"]["sha256"]
+    for name in ENCODERS:
+        if sha256(run.work / name) != trained_on[name]:
+            raise SystemExit(
+                f"{run.work / name} is not what the network was trained on: run fusion"
+            )
+    run.out.mkdir(parents=True, exist_ok=True)
+    for name in (*ENCODERS, "model.safetensors", "config.json"):
+        write(run.out / name, (run.work / name).read_bytes())
+        print(f"{run.out / name}: {(run.out / name).stat().st_size / 1e6:.2f} MB")
+
+
+STEPS = {
+    "prepare": step_prepare,
+    "faces": step_faces,
+    "voices": step_voices,
+    "words": step_words,
+    "parts": step_parts,
+    "fusion": step_fusion,
+    "pack": step_pack,
+}
+
+
+def main() -> None:
+    """Run one step."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("--sources", type=Path, help="folder of the corpora (text, speech, faces)")
+    parser.add_argument("--work", type=Path, default=Path("runs/mini"))
+    parser.add_argument("--out", type=Path, default=Path("src/maven/weights/mini"))
+    parser.add_argument("--config", type=Path, default=Path("configs/mini.yaml"))
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    if arguments.sources is None and arguments.step in ("prepare", "words", "parts"):
+        parser.error(f"{arguments.step} reads the corpora: give --sources")
+    began = time.monotonic()
+    STEPS[arguments.step](Run(arguments))
+    print(f"{arguments.step}: {time.monotonic() - began:.0f} s on {arguments.device}")
+
+
+if __name__ == "__main__":
+    main()
