@@ -1,0 +1,337 @@
+"""The commands. Each is a function whose signature and docstring are its help; work is elsewhere.
+
+Exit codes: 0 done, 1 a run failed, 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from maven.observe import Progress
+    from maven.pipeline import Analysis
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A video of a talking person in, valence and arousal over time out.",
+)
+FORMATS = ("csv", "parquet", "json", "vtt")
+
+Media = Annotated[
+    list[Path], typer.Argument(metavar="MEDIA", help="Video or sound files.", show_default=False)
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # print any file name on any terminal
+        sys.stdout.reconfigure(errors="backslashreplace")
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """A video of a talking person in, valence and arousal over time out."""
+    if version:
+        from maven import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def predict(
+    media: Media,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the results.")
+    ] = Path("maven-out"),
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="mini, paper, a model folder or a hub id.")
+    ] = "mini",
+    transcript: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="SRT, WebVTT, whisper JSON, .align or '[1.0s - 2.5s] text'."
+        ),
+    ] = None,
+    asr: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, none, whisper[:SIZE] or pocketsphinx.")
+    ] = "auto",
+    faces: Annotated[
+        str, typer.Option(metavar="WHO", help="main: the person on screen most; all: everyone.")
+    ] = "main",
+    rate: Annotated[
+        str, typer.Option(metavar="HZ", help="Rows per second; video: one for every frame.")
+    ] = "video",
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="Of csv, parquet, json, vtt.")
+    ] = "csv,parquet",
+    plot: Annotated[bool, typer.Option("--plot", help="Draw a picture as well.")] = False,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda[:N].")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Never fetch anything.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Give valence and arousal over time for each media file."""
+    from rich.console import Console
+
+    wanted = _formats(formats)
+    rate_hz = _rate(rate)
+    if faces not in ("main", "all"):
+        refuse(f"--faces: got {faces!r}; accepted: main, all")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
+        refuse(f"--device: got {device!r}; accepted: auto, cpu, cuda or cuda:N")
+    with one_line_errors(debug):
+        _check_files([*media, *([transcript] if transcript else [])])
+        if transcript and len(media) > 1:
+            refuse("--transcript: one transcript fits one media file")
+        _check_writable(out)
+
+    console = Console(highlight=False)
+    failed = 0
+    with one_line_errors(debug):
+        from maven.checkpoint import load
+        from maven.faces.detect import CenterFace
+        from maven.pipeline import Settings, analyze
+        from maven.recognise import RecogniserError
+        from maven.transcribe import Transcriber
+
+        settings = Settings(transcript, asr, faces, rate_hz, offline)
+        try:
+            transcriber = Transcriber(asr, offline=offline)
+        except RecogniserError as error:
+            refuse(f"--asr: {error}")
+        loaded, detector = load(model, device=device, offline=offline), CenterFace()
+    taken: set[str] = set()
+    for path in media:
+        try:
+            with one_line_errors(debug, path), progress_bar(path.name) as report:
+                analysis = analyze(
+                    path, loaded, settings, detector=detector, transcriber=transcriber,
+                    progress=report,
+                )  # fmt: skip
+                written = save(analysis, out, wanted, plot, _stem(path, out, taken))
+        except typer.Exit:
+            failed += 1
+            continue
+        show(analysis, written, console)
+    if failed:
+        if len(media) > 1:
+            print(f"maven: {failed} of {len(media)} files failed", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the results.")
+    ] = Path("maven-demo"),
+    debug: Debug = False,
+) -> None:
+    """Analyse the clip in the package and show prediction against intention."""
+    from rich.console import Console
+
+    with one_line_errors(debug):
+        _check_writable(out)
+
+        from maven.demo import run
+
+        with progress_bar("demo.mp4") as report:
+            result = run(out, report)
+    result.show(Console(highlight=False))
+
+
+@app.command()
+def probe(
+    media: Annotated[
+        Path, typer.Argument(metavar="MEDIA", help="A media file.", show_default=False)
+    ],
+    debug: Debug = False,
+) -> None:
+    """Say what a media file holds: streams, sizes, rates, times."""
+    with one_line_errors(debug):
+        _check_files([media])
+
+        from maven import media as reader
+
+        info = reader.probe(media)
+    duration = "unknown" if info.duration_s is None else f"{info.duration_s:.3f} s"
+    print(f"{info.path}: {info.container}, {info.size_bytes} bytes, {duration}")
+    if video := info.video:
+        rate = "variable" if video.rate_hz is None else f"{video.rate_hz:.3f} Hz"
+        turned = f", turned by {video.rotation_deg} degrees" if video.rotation_deg else ""
+        print(
+            f"  video   {video.codec} {video.width_px}x{video.height_px} {video.pixel_format},"
+            f" {rate}, from {video.start_s:.3f} s{turned}"
+        )
+    if sound := info.audio:
+        print(
+            f"  sound   {sound.codec} {sound.rate_hz} Hz, {sound.channels} channels,"
+            f" from {sound.start_s:.3f} s"
+        )
+    for stream in info.subtitles:
+        print(
+            f"  words   stream {stream.index}, {stream.codec}, {stream.language or 'no language'}"
+        )
+
+
+@app.command()
+def models(debug: Debug = False) -> None:
+    """List the models that --model takes."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    with one_line_errors(debug):
+        from maven.checkpoint import available
+
+        table = Table(box=None, pad_edge=False)
+        for name in ("name", "where", "size", "what"):
+            table.add_column(name)
+        for row in available():
+            table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in wanted:
+        if name not in FORMATS:
+            refuse(f"--format: got {name!r}; accepted: {', '.join(FORMATS)}")
+    return wanted
+
+
+def _rate(text: str) -> float | None:
+    if text == "video":
+        return None
+    try:
+        rate_hz = float(text)
+    except ValueError:
+        rate_hz = 0.0
+    if not 0 < rate_hz <= 1000:
+        refuse(f"--rate: got {text!r}; accepted: video, or a number above 0 and up to 1000")
+    return rate_hz
+
+
+def refuse(message: str) -> NoReturn:
+    """Say in one line what is wrong with the command line; exit code 2."""
+    print(f"maven: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _check_files(paths: list[Path]) -> None:
+    for path in paths:
+        if not path.exists():
+            refuse(f"there is no file {path}")
+        if path.is_dir():
+            refuse(f"{path} is a folder; give files, for instance {path / '*'}")
+
+
+def _check_writable(folder: Path) -> None:
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        refuse(f"-o: cannot write into {folder}")
+
+
+def _stem(path: Path, out: Path, taken: set[str]) -> str:
+    """Name the results of a file: by its stem, or by more where that is taken in this run."""
+    from maven.pipeline import results_stem
+
+    stem, number = results_stem(path, out), 1
+    while stem in taken:
+        number += 1
+        stem = f"{results_stem(path, out)}-{number}"
+    taken.add(stem)
+    return stem
+
+
+def save(
+    analysis: Analysis, out: Path, formats: tuple[str, ...], plot: bool, stem: str
+) -> list[Path]:
+    """Write an analysis' files; a folder made for them goes again when that fails."""
+    existed = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        written = analysis.save(out, formats, stem)
+        if plot:
+            written.append(out / f"{stem}.png")
+            analysis.plot(written[-1])
+    except BaseException:
+        if not existed and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    return written
+
+
+def show(analysis: Analysis, written: list[Path], console: Console) -> None:
+    """Print the summary, what was missing, and the files."""
+    from maven.render.summary import print_summary, summarize
+
+    print_summary(summarize(analysis.frames, analysis.transcript.words), console)
+    for note in analysis.notes:
+        console.print(f"Note: {note}", soft_wrap=True, markup=False)
+    for path in written:
+        console.print(f"Wrote {path}", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def one_line_errors(debug: bool, about: Path | None = None) -> Iterator[None]:
+    """Turn errors into one line on stderr, which names the file they are about, and exit code 1."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = " ".join(str(error).split()) or type(error).__name__
+        if not type(error).__module__.startswith("maven."):
+            message = f"{type(error).__name__}: {message}"
+            if not isinstance(error, (OSError, ValueError)):
+                message += " (a fault in maven: --debug shows where)"
+        if about is not None and about.name not in message:
+            message = f"{about}: {message}"
+        print(f"maven: {message}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Progress]:
+    """Show a bar a stage on a terminal; elsewhere, nothing."""
+    if not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, int] = {}
+
+        def report(stage: str, done: float, total: float | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(f"{name}: {stage}", total=total)
+            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield report
+
+
+if __name__ == "__main__":
+    main()

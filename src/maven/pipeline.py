@@ -1,0 +1,306 @@
+"""Raw media -> Analysis: decode, track, listen, transcribe, encode, align, infer; on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maven import media
+from maven.encoders.base import encode_words
+from maven.faces.detect import CenterFace, FaceDetector
+from maven.faces.track import FaceTrack, main_track
+from maven.observe import Progress, Seen, SeenFace, listen, look, rows_grid
+from maven.speech import SpeechSpan
+from maven.timeline import place_words, uniform_grid, within
+from maven.transcribe import Transcriber
+from maven.transcript import Transcript, read_transcript
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from maven.checkpoint import Model
+    from maven.features import Sampled
+    from maven.inference import Series
+
+ACCEPTED_FACES = ("main", "all")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a media file is analysed.
+
+    Attributes:
+        transcript: a transcript file that goes before what is beside or inside the media.
+        asr: speech recognition, see `maven.transcribe.Transcriber`.
+        faces: "main" for the person on screen most, "all" for everyone.
+        rate_hz: rows per second, each at the time of the frame nearest; None for every frame.
+        offline: never fetch anything.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    transcript: Path | None = None
+    asr: str = "auto"
+    faces: str = "main"
+    rate_hz: float | None = None
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        if self.transcript is not None:
+            object.__setattr__(self, "transcript", Path(self.transcript))
+        if self.faces not in ACCEPTED_FACES:
+            raise ValueError(f"faces is {self.faces!r}; accepted: main, all")
+        if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
+            raise ValueError(f"rate is {self.rate_hz} Hz; accepted: above 0, up to 1000, or video")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The answer for one media file.
+
+    Attributes:
+        media: what the file holds.
+        frames: the long table (see `maven.render.tables.COLUMNS`).
+        tracks: everyone whose face was seen.
+        speech: where speech was heard.
+        transcript: the words.
+        provenance: model, versions, settings, hashes.
+        notes: one line each on what was missing.
+    """
+
+    media: media.MediaInfo
+    frames: pd.DataFrame
+    tracks: tuple[FaceTrack, ...]
+    speech: tuple[SpeechSpan, ...]
+    transcript: Transcript
+    provenance: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def plot(self, path: Path | str | None = None, **options: Any) -> Figure:
+        """Draw time course and circumplex path, to a PNG when `path` is given."""
+        from maven.render.plot import plot
+
+        target = None if path is None else Path(path)
+        return plot(self.frames, self.transcript.words, target, self.media.path.name, **options)
+
+    def save(
+        self,
+        folder: Path | str,
+        formats: Sequence[str] = ("csv", "parquet"),
+        stem: str | None = None,
+    ) -> list[Path]:
+        """Write the table (csv, parquet, json, vtt) into a folder; return the files."""
+        from maven.render.tables import write
+
+        target, words = Path(folder), self.transcript.words
+        stem = stem or results_stem(self.media.path, target)
+        return write(self.frames, self.provenance, target, stem, formats, words)
+
+
+def results_stem(media_path: Path, folder: Path) -> str:
+    """Name results: the media's stem; another in its own folder, where clip.vtt is a transcript."""
+    stem, beside = _encodable(media_path.stem), folder.resolve() == media_path.parent.resolve()
+    return f"{stem}.maven" if beside else stem
+
+
+def analyze(
+    path: Path | str,
+    model: Model | str | Path = "mini",
+    settings: Settings | None = None,
+    *,
+    device: str = "auto",
+    detector: FaceDetector | None = None,
+    transcriber: Transcriber | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Analysis:
+    """Turn a video, or a sound file, into valence and arousal over time.
+
+    Args:
+        path: any file that PyAV decodes.
+        model: a loaded model, or what `maven.load` takes.
+        settings: or give its fields as keyword arguments: transcript, asr, faces, rate_hz, offline.
+        device: where a model that is not loaded yet shall run.
+        detector, transcriber: to be shared by several calls.
+        progress: called with the stage, the seconds done and their total.
+
+    Raises:
+        MediaError, TranscriptError, RecogniserError, ModelError, EncoderError: one line each.
+        TypeError, ValueError: unknown or invalid settings.
+    """
+    import pandas as pd
+
+    from maven.checkpoint import load
+    from maven.features import Sampled, assemble
+    from maven.inference import infer
+    from maven.render.tables import conform
+
+    if settings is not None and options:
+        raise TypeError(f"settings are given, and {', '.join(options)} beside them")
+    settings = settings or Settings(**options)
+    info = media.probe(path)
+    if settings.transcript is not None:
+        read_transcript(settings.transcript)  # one that cannot be read is refused at once
+    if isinstance(model, str | Path):
+        model = load(model, device=device, offline=settings.offline)
+    transcriber = transcriber or Transcriber(settings.asr, offline=settings.offline)
+    report = progress or (lambda stage, done, total: None)
+    notes = []
+
+    seen = None
+    if info.video is None:
+        detector = None
+    else:
+        detector = detector or CenterFace()
+        seen = look(info, model.encoders.visual, detector, settings.rate_hz, report)
+    if seen is None or not seen.tracks:
+        notes.append("no picture" if seen is None else "no face was seen")
+    heard: Sampled | None = None
+    speech: tuple[SpeechSpan, ...] = ()
+    if info.audio is not None:
+        heard, speech = listen(info, model.encoders.audio, report)
+    if not speech:
+        notes.append("no sound" if heard is None else "no speech was heard in the sound")
+    transcript, missing = transcriber.find(
+        info.path,
+        given=settings.transcript,
+        spans=speech,
+        progress=lambda done, total: report("words", done, total),
+    )
+    if missing:
+        notes.append(missing)
+    text = encode_words([word.text for word in transcript.words], model.encoders.text)
+
+    grid = rows_grid(info, seen, heard, settings.rate_hz)
+    rate_hz = model.card.config.rate_hz
+    network_s = uniform_grid(grid[0], grid[-1] + 1 / rate_hz, rate_hz)  # reaches past every row
+    widths = {m: model.card.config.input_width(m) for m in vars(model.encoders)}
+    words = transcript.words
+    spoken = place_words(
+        [word.start_s for word in words],
+        [word.end_s for word in words],
+        [word.segment for word in words],
+        np.zeros((len(words), 1), np.float32),
+        grid,
+    )
+    masks = within(grid, [(span.start_s, span.end_s) for span in speech]), spoken.mask
+    frame_period_s = float(np.median(np.diff(grid))) if len(grid) > 1 else 0.0
+    people = chosen(seen, settings.faces)
+    tables = []
+    for number, track_id in enumerate(people):
+        face = visual = None
+        if seen is not None and track_id is not None:
+            face = seen.faces[track_id]
+            visual = Sampled(seen.times_s[face.rows], np.stack(face.features))
+        features = assemble(network_s, widths, visual, heard, speech, words, text, frame_period_s)
+        series = infer(model.network, features, model.card.smoothing_s).at(grid)
+        tables.append(tabulate(_encodable(info.path.name), track_id, series, face, *masks))
+        report("answers", number + 1, len(people))
+    frames = conform(pd.concat(tables, ignore_index=True))
+    if frames["valence"].isna().all():
+        notes.append("nothing was observed: there is no answer")
+    return Analysis(
+        info,
+        frames,
+        seen.tracks if seen is not None else (),
+        tuple(speech),
+        transcript,
+        provenance(info, model, settings, transcript, detector),
+        tuple(notes),
+    )
+
+
+def chosen(seen: Seen | None, faces: str) -> list[int | None]:
+    """Track ids that get rows: the main one, or all; [None] when no face was seen."""
+    main = main_track(seen.tracks) if seen is not None else None
+    if seen is None or main is None:
+        return [None]
+    return [main.track_id] if faces == "main" else [track.track_id for track in seen.tracks]
+
+
+def tabulate(
+    file: str,
+    track_id: int | None,
+    series: Series,
+    face: SeenFace | None,
+    has_speech: npt.NDArray[np.bool_],
+    has_text: npt.NDArray[np.bool_],
+) -> pd.DataFrame:
+    """One person's rows (t) of the long table; what was not observed is NaN."""
+    import pandas as pd
+
+    from maven.circumplex import region, to_polar
+
+    t = len(series.time_s)
+    box = np.full((t, 5), np.nan)
+    if face is not None:
+        box[face.rows, :4], box[face.rows, 4] = np.stack(face.boxes_px), face.scores
+    observed = np.stack((np.isfinite(box[:, 4]), has_speech, has_text), 1)
+    observed &= np.isfinite(series.va[:, :1])  # not what lies just outside the network's grid
+    va = np.where(observed.any(axis=1, keepdims=True), series.va, np.nan)
+    weights = series.weights(observed)
+    theta, intensity = to_polar(va[:, 0], va[:, 1])
+    columns = {
+        "file": file,
+        "face_id": track_id,
+        "frame": np.arange(t),
+        "time_s": series.time_s,
+        "valence": va[:, 0],
+        "arousal": va[:, 1],
+        "theta": theta,
+        "intensity": intensity,
+        **{f"{name}_{end}": np.nan for name in ("valence", "arousal") for end in ("low", "high")},
+        **{f"{name}_weight": weights[:, k] for k, name in enumerate(("visual", "audio", "text"))},
+        **{name: observed[:, k] for k, name in enumerate(("has_face", "has_speech", "has_text"))},
+        **{name: box[:, k] for k, name in enumerate(("face_x", "face_y", "face_w", "face_h"))},
+        "face_score": box[:, 4],
+        "emotion": region(va[:, 0], va[:, 1]),
+    }
+    return pd.DataFrame(columns)
+
+
+def provenance(
+    info: media.MediaInfo,
+    model: Model,
+    settings: Settings,
+    transcript: Transcript,
+    detector: FaceDetector | None,
+) -> dict[str, Any]:
+    """What the answer was made from; equal for equal inputs."""
+    from maven import __version__
+
+    source, given = transcript.source, settings.transcript
+    return {
+        "maven": __version__,
+        "media": {"name": _encodable(info.path.name), "sha256": media.media_hash(info.path)},
+        "model": {
+            "name": model.card.name,
+            "weights_sha256": model.weights_hash,
+            "encoders": {
+                modality: {"name": encoder.name, "fingerprint": encoder.fingerprint}
+                for modality, encoder in vars(model.encoders).items()
+            },
+            "smoothing_s": model.card.smoothing_s,
+            "device": model.device,
+        },
+        "detector": detector and {"name": detector.name, "fingerprint": detector.fingerprint},
+        "transcript": {"source": _encodable(source), "language": transcript.language},
+        "settings": {
+            "asr": settings.asr,
+            "faces": settings.faces,
+            "rate_hz": settings.rate_hz,
+            "transcript": _encodable(given.name) if given else None,
+        },
+    }
+
+
+def _encodable(name: str) -> str:
+    """Replace what no file can hold as UTF-8: a name on disk is bytes of any kind."""
+    return name.encode(errors="replace").decode()
