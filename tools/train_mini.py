@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +29,7 @@ import yaml
 from safetensors.torch import save as to_bytes
 
 from maven import __version__
-from maven.checkpoint import ModelCard, save
+from maven.checkpoint import ModelCard, save, write
 from maven.datasets import compose, corpora, prepare
 from maven.encoders.build import EncoderSpec
 from maven.encoders.mini import FACE_CLASSES, VOICE_CLASSES, MiniText, level_free, load_mini
@@ -92,16 +91,6 @@ class Run:
 def sha256(path: Path) -> str:
     """Hash a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def progress(done: int, total: int) -> None:

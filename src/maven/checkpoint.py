@@ -82,11 +82,12 @@ def save(network: Maven, card: ModelCard, folder: Path) -> None:
     }
     described = (json.dumps(content, indent=2) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "model.safetensors", to_bytes(tensors))
-    _write(folder / "config.json", described)
+    write(folder / "model.safetensors", to_bytes(tensors))
+    write(folder / "config.json", described)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content)
