@@ -14,6 +14,7 @@ PACKAGE = REPOSITORY / "src" / "maven"
 LONGEST = 400  # lines
 
 ORDER = (
+    "files",
     "container",
     "resample",
     "media",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maven.encoders.build import EncoderSpec
+from maven.files import whole
 from maven.model import MODALITIES, Maven, MavenConfig, config_from
 
 if TYPE_CHECKING:
@@ -88,12 +89,8 @@ def save(network: Maven, card: ModelCard, folder: Path) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as part:
+        part.write_bytes(content)
 
 
 def find(name: str) -> Path:

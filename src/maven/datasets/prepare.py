@@ -6,7 +6,6 @@ detector and the crop code that inference uses.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from maven.datasets.corpora import Faces, Utterance
 from maven.encoders.mini import CROP_PX, MEL_BINS, log_mel, mel_filters
+from maven.files import whole
 from maven.media import read_audio
 
 Progress = Callable[[int, int], None]
@@ -93,9 +93,5 @@ def restore_mel(stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def save(path: Path, **arrays: npt.NDArray[np.generic]) -> None:
     """Write arrays to an .npz file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    try:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as part:
+        np.savez_compressed(part, **arrays)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maven import circumplex
+from maven.files import whole
 from maven.render import tables
 from maven.render.tables import Floats
 
@@ -385,9 +385,5 @@ def _glyphs() -> frozenset[int]:
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as part:
         figure.savefig(part, format=path.suffix[1:].lower(), dpi=DPI)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

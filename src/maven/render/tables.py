@@ -6,7 +6,6 @@ One row per face track and grid frame. `COLUMNS` is the only place where the sch
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maven import circumplex
+from maven.files import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,12 +138,8 @@ def write(
     paths = []
     for name in formats:
         path = folder / f"{stem}.{name}"
-        part = folder / f".{stem}.{name}.{os.getpid()}.part"
-        try:
+        with whole(path) as part:
             WRITERS[name](table, provenance, words, part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
         paths.append(path)
     return paths
 
