@@ -180,7 +180,7 @@ def test_a_modality_is_enhanced_by_the_mean_of_what_was_heard() -> None:
         watched(made.paths["visual_from_audio"]) as path,
     ):
         made(features, observed, time_s)
-    own = made.project["visual"](features["visual"])
+    own = made.project["visual"](features["visual"], observed["visual"])
     own = torch.where(observed["visual"][..., None], own, made.missing["visual"])
     assert_same(enhanced[0][0][0], (own + path[0][1][0]) / 2)
 

@@ -174,22 +174,35 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def load(name: str | Path = "mini", *, device: str = "auto", offline: bool = False) -> Model:
-    """Load a model by name, folder or hub id.
+@dataclass(frozen=True)
+class Network:
+    """A network ready to answer on features, without encoders.
 
-    Args:
-        name: "mini" (in the package), "paper", a model folder, or a hub id (owner/name).
-        device: "auto" (a GPU when there is one), "cpu" or "cuda[:N]".
-        offline: never fetch anything.
+    Attributes:
+        card: what it says of itself.
+        network: in eval mode on `device`.
+        weights_hash: sha256 of its weights file.
+        folder: where it was found.
+        device: "cpu" or "cuda[:N]".
+    """
+
+    card: ModelCard
+    network: Maven
+    weights_hash: str
+    folder: Path
+    device: str
+
+
+def load_network(
+    name: str | Path = "mini", *, device: str = "auto", offline: bool = False
+) -> Network:
+    """Load a model's network alone, for features that are there already; arguments as in `load`.
 
     Raises:
         ModelError: there is no such model, or its files do not fit together.
-        EncoderError: an encoder cannot be built.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
-
-    from maven.encoders.build import build
 
     folder = fetch(str(name), offline)
     card = read_card(folder)
@@ -204,16 +217,35 @@ def load(name: str | Path = "mini", *, device: str = "auto", offline: bool = Fal
         raise ModelError(
             f"{path} does not hold this network's weights: {_one_line(error)}"
         ) from error
-    encoders = build(card.encoders, folder=folder, device=device, offline=offline)
+    weights_hash = hashlib.sha256(content).hexdigest()
+    return Network(card, network.to(device).eval(), weights_hash, folder, device)
+
+
+def load(name: str | Path = "mini", *, device: str = "auto", offline: bool = False) -> Model:
+    """Load a model by name, folder or hub id.
+
+    Args:
+        name: "mini" (in the package), "paper", a model folder, or a hub id (owner/name).
+        device: "auto" (a GPU when there is one), "cpu" or "cuda[:N]".
+        offline: never fetch anything.
+
+    Raises:
+        ModelError: there is no such model, or its files do not fit together.
+        EncoderError: an encoder cannot be built.
+    """
+    from maven.encoders.build import build
+
+    found = load_network(name, device=device, offline=offline)
+    card = found.card
+    encoders = build(card.encoders, folder=found.folder, device=found.device, offline=offline)
     for modality in MODALITIES:
         wanted, width = card.config.input_width(modality), getattr(encoders, modality).width
         if width != wanted:
             raise ModelError(
-                f"{folder} does not fit together: its network takes {wanted} {modality} features,"
-                f" its encoder gives {width}"
+                f"{found.folder} does not fit together: its network takes {wanted} {modality}"
+                f" features, its encoder gives {width}"
             )
-    weights_hash = hashlib.sha256(content).hexdigest()
-    return Model(card, network.to(device).eval(), encoders, weights_hash, device)
+    return Model(card, found.network, encoders, found.weights_hash, found.device)
 
 
 def choose_device(device: str) -> str:

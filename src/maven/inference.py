@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from maven.features import Features
-from maven.model import MODALITIES, Maven
+from maven.model import MODALITIES, Maven, MavenConfig
 from maven.timeline import ROUNDING_S, Mask, Times, interpolate, smooth, windows
 
 CORE_S = 16.0
@@ -46,15 +46,8 @@ class Series:
 
         Between known frames it is interpolated, beyond them the nearest holds.
         """
-        known = np.isfinite(self.va[:, 0])
-        if not known.any():
-            return Series(
-                time_s, np.full((len(time_s), 2), np.nan), np.full((len(time_s), 3, 2), np.nan)
-            )
-        flat = self.contributions[known].reshape(-1, len(MODALITIES) * 2)
-        contributions = interpolate(self.time_s[known], flat, time_s).reshape(
-            -1, len(MODALITIES), 2
-        )
+        flat = self.contributions.reshape(len(self.time_s), -1)
+        contributions = read_at(self.time_s, flat, time_s).reshape(-1, len(MODALITIES), 2)
         return Series(time_s, contributions.sum(1), contributions)
 
     def weights(self, observed: Mask) -> Times:
@@ -70,7 +63,31 @@ class Series:
         return shares
 
 
-@torch.inference_mode()
+def read_at(time_s: Times, series: Times, wanted_s: Times) -> Times:
+    """Read series (t, k) known at rising times (t,), NaN elsewhere, at other times (n,) -> (n, k).
+
+    Between known frames it is interpolated, beyond them the nearest holds; NaN if none is known.
+    """
+    known = np.isfinite(series[:, 0])
+    if not known.any():
+        return np.full((len(wanted_s), series.shape[1]), np.nan)
+    return interpolate(time_s[known], series[known], wanted_s)
+
+
+def answer(model: Maven, features: Features, smoothing_s: float = 0.0) -> Times:
+    """Answer every frame of a grid from all that was observed, in one pass: `infer(...).va`.
+
+    Returns:
+        (t, 2) valence and arousal; NaN where nothing was observed.
+    """
+    present = tuple(m for m in MODALITIES if features.observed[m].any())
+    if not present:
+        return np.full((len(features.time_s), 2), np.nan)
+    va = _answers(model, features, [present])[present]
+    anything = np.logical_or.reduce([features.observed[m] for m in MODALITIES])
+    return smooth(features.time_s, np.where(anything[:, None], va, np.nan), smoothing_s)
+
+
 def infer(model: Maven, features: Features, smoothing_s: float = 0.0) -> Series:
     """Answer every frame of a grid.
 
@@ -79,36 +96,45 @@ def infer(model: Maven, features: Features, smoothing_s: float = 0.0) -> Series:
         features: of any length.
         smoothing_s: half-width of the centred box that was chosen with the model's weights.
     """
-    device = next(model.parameters()).device
     present = [m for m in MODALITIES if features.observed[m].any()]
     subsets = [subset for subset in SUBSETS if set(subset) <= set(present)]
-    answers = {subset: np.zeros((len(features.time_s), 2)) for subset in subsets}
-    for window in windows(features.time_s, CORE_S, model.config.reach_s) if subsets else ():
-        part = slice(window.start, window.stop)
-        core = slice(window.core_start - window.start, window.core_stop - window.start)
-        values = {
-            m: torch.from_numpy(features.values[m][part]).to(device).expand(len(subsets), -1, -1)
-            for m in MODALITIES
-        }
-        observed = {
-            m: torch.from_numpy(features.observed[m][part]).to(device)
-            & torch.tensor([[m in subset] for subset in subsets], device=device)
-            for m in MODALITIES
-        }
-        time_s = torch.from_numpy(features.time_s[part]).to(device)[None]  # float64
-        out = model(values, observed, time_s)
-        for subset, answer in zip(subsets, out.double().cpu().numpy(), strict=True):
-            answers[subset][window.core_start : window.core_stop] = answer[core]
-    reached = {
-        m: _reached(features.time_s, features.observed[m], model.config.reach_s) for m in present
-    }
+    answers = _answers(model, features, subsets)
+    reached = {m: _reached(features.time_s, features.observed[m], model.config) for m in present}
     for subset, known in answers.items():
         known[~np.stack([reached[m] for m in subset]).any(0)] = 0.0
     return _series(features, answers, smoothing_s)
 
 
-def _reached(time_s: Times, observed: Mask, reach_s: float) -> Mask:
+@torch.inference_mode()
+def _answers(
+    model: Maven, features: Features, subsets: list[tuple[str, ...]]
+) -> dict[tuple[str, ...], Times]:
+    """Answer every frame (t, 2) from each subset of what was observed."""
+    device = next(model.parameters()).device
+    answers = {subset: np.zeros((len(features.time_s), 2)) for subset in subsets}
+    core_s = CORE_S if model.config.local else model.config.window_s / 2
+    for window in windows(features.time_s, core_s, model.config.reach_s) if subsets else ():
+        part = slice(window.start, window.stop)
+        core = slice(window.core_start - window.start, window.core_stop - window.start)
+        values = {
+            m: torch.tensor(features.values[m][part], device=device).expand(len(subsets), -1, -1)
+            for m in MODALITIES
+        }
+        observed = {
+            m: torch.tensor(features.observed[m][part], device=device)
+            & torch.tensor([[m in subset] for subset in subsets], device=device)
+            for m in MODALITIES
+        }
+        time_s = torch.from_numpy(features.time_s[part]).to(device)[None]  # float64
+        out = model(values, observed, time_s)
+        for subset, va in zip(subsets, out.double().cpu().numpy(), strict=True):
+            answers[subset][window.core_start : window.core_stop] = va[core]
+    return answers
+
+
+def _reached(time_s: Times, observed: Mask, config: MavenConfig) -> Mask:
     """Say which frames (t,) have one that was `observed` (t,) within reach."""
+    reach_s = config.reach_s if config.local else config.window_s
     counts = np.concatenate(([0], observed.cumsum()))
     low = np.searchsorted(time_s, time_s - reach_s - ROUNDING_S)
     high = np.searchsorted(time_s, time_s + reach_s + ROUNDING_S)

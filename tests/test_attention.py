@@ -11,15 +11,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from maven.model import (
+from maven.attention import (
     KNOT_SCALE_S,
     KNOTS,
+    SLACK_S,
     Attention,
+    Dropout,
     Nearness,
-    config_from,
+    seeded_dropout,
 )
+from maven.model import config_from
 from test_model import CONFIG, assert_same, inputs, network
 
 # --- attention ---
@@ -40,7 +43,9 @@ def slow_attention(attention: Attention, queries: Any, keys: Any, observed: Any,
     size = d // attention.heads
     out = np.zeros((t, d))
     for i in range(t):
-        near = [s for s in range(t) if observed[s] and abs(time_s[s] - time_s[i]) <= radius_s]
+        near = [
+            s for s in range(t) if observed[s] and abs(time_s[s] - time_s[i]) <= radius_s + 1e-9
+        ]
         if not near:
             continue
         for h in range(attention.heads):
@@ -110,20 +115,106 @@ def test_who_hears_nothing_gets_zero_and_no_nan() -> None:
     assert keys.grad[0, [1, 3, 4]].eq(0).all()
 
 
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 100), min_size=2, max_size=6), st.floats(0.1, 5))
+def unfolded(near: Nearness, x: Tensor, frames: int) -> Tensor:
+    """Put what is said of (block, frame, key) (b, n, c, s) where it belongs, (b, t, t)."""
+    marks = torch.arange(1, frames + 1, dtype=x.dtype)[None, :, None]
+    own, around = near.queries(marks)[0, ..., 0], near.keys(marks)[0, ..., 0]
+    whole = torch.zeros(x.shape[0], frames, frames, dtype=x.dtype)
+    for n in range(len(own)):
+        for c, query in enumerate(own[n].long().tolist()):
+            for s, key in enumerate(around[n].long().tolist()):
+                if query and key:
+                    whole[:, query - 1, key - 1] = x[:, n, c, s]
+                else:
+                    assert not query or not x[:, n, c, s].any()  # beyond the ends nothing is near
+    return whole
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=25), st.floats(0.1, 5))
 def test_the_bias_resolves_time_in_order(times_s: list[float], radius_s: float) -> None:
     time_s = torch.tensor([sorted(times_s)], dtype=torch.float64)
+    t = time_s.shape[1]
     near = Nearness.of(time_s, radius_s)
-    place = near.knot + near.share
-    assert near.share.min() >= 0
-    assert near.share.max() <= 1
-    assert (place.diff(dim=-1) >= -1e-9).all()  # later frames lie on later knots
-    assert_same(place + place.transpose(1, 2), torch.full_like(place, 2 * KNOTS), atol=1e-9)
-    assert place.diagonal(dim1=1, dim2=2).eq(KNOTS).all()
+    within = unfolded(near, near.within.double(), t).bool()
     away = (time_s[:, None] - time_s[..., None]).abs()
-    assert near.within[away <= radius_s].all()
-    assert not near.within[away > radius_s + 2e-4].any()
+    assert within[away <= radius_s].all()
+    assert not within[away > radius_s + 2 * SLACK_S].any()
+    assert near.basis is not None
+    assert near.basis.min() >= 0
+    assert_same(near.basis.sum(-1), torch.ones_like(near.within, dtype=torch.float64), atol=1e-9)
+    knots = torch.arange(2 * KNOTS + 1).double()
+    place = unfolded(near, (near.basis @ knots) * near.within, t)
+    both = (place + place.transpose(1, 2))[within]
+    assert_same(both, torch.full_like(both, 2 * KNOTS), atol=1e-9)
+    assert place.diagonal(dim1=1, dim2=2).eq(KNOTS).all()
+    for row, near_row in zip(place[0], within[0], strict=True):
+        assert (row[near_row].diff() >= -1e-9).all()  # later frames lie on later knots
+
+
+@pytest.mark.parametrize("frames", [1, 5, 6, 7, 30, 33, 100])
+@pytest.mark.parametrize("radius_s", [0.05, 0.2, 1.0])
+def test_blocks_change_nothing(frames: int, radius_s: float) -> None:
+    """A long sequence is cut into blocks, a short one is not: the answer is the loop's."""
+    random = np.random.default_rng(frames)
+    attention = network(seed=frames).paths["audio_from_text"]
+    queries, keys = random.normal(size=(2, frames, 8))
+    observed = random.uniform(size=frames) < 0.6
+    time_s = np.arange(frames) * 0.1
+    near = Nearness.of(torch.from_numpy(time_s)[None], radius_s)
+    assert near.block < frames or frames <= 3 * max(radius_s / 0.1, 1)
+    found, _ = attention(
+        torch.from_numpy(queries)[None], torch.from_numpy(keys)[None],
+        torch.from_numpy(observed)[None], near,
+    )  # fmt: skip
+    expected = slow_attention(attention, queries, keys, observed, time_s, radius_s)
+    np.testing.assert_allclose(found[0].detach(), expected, atol=1e-9)
+
+
+def test_without_a_radius_everything_is_near() -> None:
+    time_s = torch.tensor([[0.0, 1e5, 2e7]], dtype=torch.float64)
+    near = Nearness.of(time_s, None)
+    assert near.basis is None
+    assert near.block == 3
+    assert near.within.all()
+
+
+def test_the_work_grows_with_the_length_alone() -> None:
+    sizes = [
+        Nearness.of(torch.arange(t, dtype=torch.float64)[None] * 0.1, 2.0).within.numel()
+        for t in (1000, 2000, 4000)
+    ]
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.03)
+    assert sizes[2] == pytest.approx(4 * sizes[0], rel=0.03)
+
+
+# --- dropout ---
+
+
+def generators(seeds: list[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_seeded_dropout_depends_on_the_sample_alone() -> None:
+    layer = nn.Sequential(Dropout(0.4), nn.Linear(6, 6), Dropout(0.2)).train()
+    x = torch.randn(4, 5, 6)
+    with seeded_dropout(layer, generators([1, 2, 3, 4])):
+        whole = layer(x)
+    for part in ([0, 1, 2], [3], [2, 0]):
+        with seeded_dropout(layer, generators([k + 1 for k in part])):
+            assert_same(layer(x[part]), whole[part], atol=1e-6)
+    assert not torch.equal(layer(x), whole)  # afterwards it is ordinary dropout again
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
+    layer = Dropout(0.3).train()
+    x = torch.ones(2, 200, 200)
+    with seeded_dropout(layer, generators([5, 6])):
+        dropped = layer(x)
+    assert dropped.eq(0).float().mean() == pytest.approx(0.3, abs=0.01)
+    assert dropped.mean() == pytest.approx(1, abs=0.02)
+    assert dropped.max() == pytest.approx(1 / 0.7)
+    assert torch.equal(layer.eval()(x), x)
 
 
 # --- the configuration ---
@@ -143,6 +234,13 @@ def test_the_bias_resolves_time_in_order(times_s: list[float], radius_s: float) 
         ({"join_heads": 5}, "multiples"),
         ({"join_layers": -1}, "join_layers must be 0 or more, got -1"),
         ({"heads": 0}, "heads must be above 0"),
+        ({"join_feed": 0}, "join_feed must be above 0"),
+        ({"join_branches": 0}, "join_branches must be above 0"),
+        ({"window_s": -1.0}, "window_s must be above 0"),
+        ({"head": "square"}, "head must be one of polar, theta, cartesian, got 'square'"),
+        ({"head_dropout": (0.1, 1.0)}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"pooled": ("smell",)}, "pooled must be of visual, audio, text"),
+        ({"join": False}, "without join there can be no join_layers"),
     ],
 )
 def test_a_wrong_value_is_named(change: dict[str, Any], message: str) -> None:
