@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maven.datasets.compose import (
+    FACE_HOLD_S,
+    FACE_MOVE,
     FACELESS_SHARE,
     PAUSE_S,
     SENTENCE_SCALE,
@@ -19,6 +21,10 @@ from maven.datasets.compose import (
     WORD_S,
     Parts,
     compose,
+    holds,
+    near,
+    spread,
+    utterances,
     walk,
 )
 from maven.model import MODALITIES
@@ -97,6 +103,76 @@ def test_the_walk_rests_and_roams() -> None:
     np.testing.assert_allclose(labels.mean(0), 0, atol=0.06)
     for quadrant in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
         assert 0.15 < (np.sign(labels) == quadrant).all(1).mean() < 0.35
+
+
+@settings(max_examples=30, deadline=None)
+@given(seconds=st.integers(1, 60), times=st.sampled_from([2, 3, 5]), seed=st.integers(0, 2**32 - 1))
+def test_the_walk_does_not_depend_on_the_rate(seconds: int, times: int, seed: int) -> None:
+    """The same path in time, seen at 6 Hz and at a multiple of it."""
+    slow = walk(6 * seconds, 6.0, np.random.default_rng(seed))
+    fast = walk(6 * seconds * times, 6.0 * times, np.random.default_rng(seed))
+    np.testing.assert_allclose(fast[::times], slow, atol=1e-5)
+
+
+# --- decisions ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(seconds=st.floats(0.1, 90), seed=st.integers(0, 1000))
+def test_utterances_follow_each_other_within_the_time(seconds: float, seed: int) -> None:
+    spans = list(utterances(seconds, np.random.default_rng(seed)))
+    edges_s = [(start_s, start_s + length_s) for start_s, length_s in spans]
+    assert all(0 <= start_s < end_s <= seconds + 1e-9 for start_s, end_s in edges_s)
+    for (_, end_s), (start_s, _) in pairwise(edges_s):
+        assert PAUSE_S[0] <= start_s - end_s + 1e-9
+        assert start_s - end_s <= PAUSE_S[1] + 1e-9
+    assert all(UTTERANCE_S[0] <= length_s <= UTTERANCE_S[1] for _, length_s in spans[:-1])
+    assert spans or seconds < 1 + PAUSE_S[1]
+
+
+@given(words=st.integers(1, 120), start_s=st.floats(0, 1000), length_s=st.floats(*UTTERANCE_S))
+def test_words_share_their_utterance(words: int, start_s: float, length_s: float) -> None:
+    starts_s, ends_s = spread(words, start_s, length_s)
+    assert len(starts_s) == len(ends_s) == words
+    assert starts_s[0] == start_s
+    assert ends_s[-1] <= start_s + length_s + 1e-9
+    assert ends_s[:-1] == starts_s[1:]
+    lengths_s = np.subtract(ends_s, starts_s)
+    np.testing.assert_allclose(lengths_s, min(WORD_S, length_s / words), atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    frames=st.integers(1, 1500),
+    rate_hz=st.sampled_from([5.0, 10.0, 24.0, 30.0]),
+    seed=st.integers(0, 1000),
+)
+def test_spells_tile_the_frames_and_end_when_the_label_moves(
+    frames: int, rate_hz: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    labels = walk(frames, rate_hz, rng)
+    spells = list(holds(labels, rate_hz, rng))
+    assert [first for first, _, _ in spells] == [0, *(stop for _, stop, _ in spells[:-1])]
+    assert spells[-1][1] == frames
+    for first, stop, _ in spells:
+        assert 1 <= stop - first <= round(FACE_HOLD_S[1] * rate_hz)
+        moved = np.linalg.norm(labels[first:stop] - labels[first], axis=1)
+        assert moved.max() <= FACE_MOVE
+        if stop - first < round(FACE_HOLD_S[0] * rate_hz) and stop < frames:
+            assert np.linalg.norm(labels[stop] - labels[first]) > FACE_MOVE
+
+
+def test_near_parts_are_drawn_often_and_far_ones_hardly() -> None:
+    va = np.array([(0, 0), (0.25, 0), (0.5, 0), (1.5, 0)], np.float32)
+    rng = np.random.default_rng(0)
+    drawn = np.bincount([near(np.zeros(2, np.float32), va, rng) for _ in range(4000)], minlength=4)
+    # A Gaussian of width 0.25: 1, exp(-1/2), exp(-2), exp(-18), as shares of their sum.
+    weights = np.exp([0, -0.5, -2, -18])
+    np.testing.assert_allclose(drawn / 4000, weights / weights.sum(), atol=0.03)
+    assert near(np.full(2, 9, np.float32), va, rng) == 3  # the nearest, however far all are
+    halved = [near(np.array((0.75, 0), np.float32), va, rng, scale=0.5) for _ in range(200)]
+    assert np.bincount(halved).argmax() == 3
 
 
 # --- sequences ---------------------------------------------------------------------------------

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from maven.datasets.corpora import PROXY_VA, read_faces, read_sentences, read_speech
+from maven.datasets.corpora import (
+    PROXY_VA,
+    SourcesError,
+    fingerprints,
+    read_faces,
+    read_sentences,
+    read_speech,
+)
 from maven.encoders.mini import FACE_CLASSES, VOICE_CLASSES
 
 
@@ -71,14 +79,14 @@ def test_sentences(tmp_path: Path) -> None:
 
 def test_ravdess(tmp_path: Path) -> None:
     folder = tmp_path / "speech" / "ravdess"
-    for actor in (1, 2, 16, 17, 20, 21):
+    for actor in (1, 2, 16, 17, 20, 21, 24, 25):
         for emotion, intensity in ((1, 1), (5, 1), (5, 2), (2, 1), (8, 2)):
             name = f"03-01-{emotion:02}-{intensity:02}-02-01-{actor:02}.flac"
             touch(folder / f"Actor_{actor:02}" / name)
     touch(folder / "Actor_01" / "notes.txt")
     touch(folder / "Actor_01" / ".DS_Store")
     utterances = read_speech(tmp_path)
-    assert len(utterances) == 30
+    assert len(utterances) == 40
     assert utterances == sorted(utterances, key=lambda u: u.path)
     assert all(u.path.is_file() for u in utterances)
     assert {(u.speaker, u.sex, u.split) for u in utterances} == {
@@ -87,7 +95,9 @@ def test_ravdess(tmp_path: Path) -> None:
         ("ravdess-16", "female", "train"),
         ("ravdess-17", "male", "val"),
         ("ravdess-20", "female", "val"),
-        ("ravdess-21", "male", "train"),
+        ("ravdess-21", "male", "test"),
+        ("ravdess-24", "female", "test"),
+        ("ravdess-25", "male", "train"),
     }
     of_one = {(u.emotion, u.va) for u in utterances if u.speaker == "ravdess-17"}
     assert {e: Counter(x for x, _ in of_one)[e] for e in ("angry", "neutral")} == {
@@ -171,6 +181,8 @@ def test_faces(tmp_path: Path) -> None:
         faces.va, [(0.4, 0.67), (-0.51, 0.59), (0, 0), (0.4, 0.67), (0.81, 0.51)]
     )
     assert faces.va.dtype == np.float32
+    again = read_faces(tmp_path, unstated="test")
+    assert again.splits.tolist() == ["train", "val", "test", "train", "test"]
 
 
 def test_missing_folders_are_empty(tmp_path: Path) -> None:
@@ -180,6 +192,135 @@ def test_missing_folders_are_empty(tmp_path: Path) -> None:
     assert read_speech(tmp_path) == []
     (tmp_path / "speech" / "nemo").mkdir(parents=True)
     assert read_speech(tmp_path) == []
+
+
+# --- what cannot be used -----------------------------------------------------------------------
+
+GOOD_ARRAYS = {
+    "images": np.zeros((3, 4, 4), np.uint8),
+    "labels": np.array([0, 1, 1]),
+    "classes": np.array(["happy", "sad"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": None}, r"lacks 'images'; needed: images, labels, classes"),
+        ({"classes": None}, "lacks 'classes'"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8)}, r"images are uint8 \(3, 4, 4, 3\)"),
+        ({"images": np.zeros((3, 4, 4))}, "images are float64"),
+        ({"labels": np.array([0, 1])}, "not of the same number"),
+        ({"usage": np.array(["Training"])}, "not of the same number"),
+        ({"labels": np.array([0, 1, 2])}, "not all numbers of its 2 classes"),
+        ({"labels": np.array([0, 1, -1])}, "not all numbers of its 2 classes"),
+        ({"labels": np.array([0.0, 1, 1])}, "not all numbers of its 2 classes"),
+        ({"classes": np.array(["happy", "contempt"])}, "class 'contempt'; accepted: happy, "),
+        ({"images": np.array([None, {}], object)}, "not an .npz file that can be read"),
+    ],
+)
+def test_odd_images(tmp_path: Path, change: dict[str, np.ndarray], said: str) -> None:
+    (tmp_path / "faces").mkdir()
+    path = tmp_path / "faces" / "odd.npz"
+    arrays = {k: v for k, v in (GOOD_ARRAYS | change).items() if v is not None}
+    np.savez(path, **arrays)
+    with pytest.raises(SourcesError, match=said) as caught:
+        read_faces(tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "npy"])
+def test_damaged_images(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "faces").mkdir()
+    path = tmp_path / "faces" / "odd.npz"
+    np.savez_compressed(path, **GOOD_ARRAYS)
+    half = path.read_bytes()[: path.stat().st_size // 2]
+    if kind == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.arange(3))
+    else:
+        path.write_bytes({"empty": b"", "text": b"no zip", "cut": half}[kind])
+    with pytest.raises(SourcesError, match=r"odd.npz: not an .npz file that can be read"):
+        read_faces(tmp_path)
+
+
+def test_images_of_two_sizes(tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    np.savez(tmp_path / "faces" / "a.npz", **GOOD_ARRAYS)
+    np.savez(
+        tmp_path / "faces" / "b.npz", **(GOOD_ARRAYS | {"images": np.zeros((3, 5, 4), np.uint8)})
+    )
+    with pytest.raises(SourcesError, match=r"images of several sizes \[\(4, 4\), \(5, 4\)\]"):
+        read_faces(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"split,A,text\ntrain,3,Hello\n", "lacks the column V; needed: split, V, A, text"),
+        (b"", "lacks the column split"),
+        (b"split,V,A,text\ntrain,3,3,Yes\ntrain,3\n", "line 3: fewer fields than columns"),
+        (b"split,V,A,text\ntrain,3,high,Yes\n", "line 2: A is 'high'; accepted: 1 to 5"),
+        (b"split,V,A,text\ntrain,6,3,Yes\n", "line 2: V is '6'; accepted: 1 to 5"),
+        (b"split,V,A,text\ntrain,nan,3,Yes\n", "line 2: V is 'nan'"),
+        (b"split,V,A,text\ntrain,3,3,\xff\xfe\n", "not a table that can be read"),
+    ],
+)
+def test_odd_sentences(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "text").mkdir()
+    path = tmp_path / "text" / "odd.csv"
+    path.write_bytes(content)
+    with pytest.raises(SourcesError, match=said) as caught:
+        read_sentences(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    table = "split,V,A,text\ntrain,3,3,Yes.\n"
+    (tmp_path / "text" / "one.csv").write_text(table, encoding="utf-8-sig")
+    assert read_sentences(tmp_path).texts == ["Yes."]
+
+
+@pytest.mark.parametrize("name", ["03-01-09-01-01-01-03", "03-01-03-01-01-01-0x"])
+def test_odd_names_of_ravdess(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "speech" / "ravdess" / "Actor_03" / f"{name}.flac")
+    with pytest.raises(SourcesError, match=f"{name}.flac: not a name of RAVDESS"):
+        read_speech(tmp_path)
+
+
+def test_odd_tables_of_nemo(tmp_path: Path) -> None:
+    table = tmp_path / "speech" / "nemo" / "data.tsv"
+    row = {"file_id": "a.wav", "emotion": "bored", "speaker_id": "A", "gender": "female"}
+    write_table(table, [row], "\t")
+    with pytest.raises(SourcesError, match=r"data.tsv, line 2: .* class 'bored'; accepted: happy"):
+        read_speech(tmp_path)
+    write_table(table, [{"file_id": "a.wav"}], "\t")
+    with pytest.raises(SourcesError, match="lacks the column emotion"):
+        read_speech(tmp_path)
+
+
+# --- fingerprints ------------------------------------------------------------------------------
+
+
+def test_fingerprints_follow_the_content_and_not_the_place(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        (folder / "faces").mkdir(parents=True)
+        (folder / "faces" / "a.npz").write_bytes(b"images")
+        write_table(folder / "text" / "a.csv", [{"split": "train"}])
+        touch(folder / "speech" / "ravdess" / "Actor_01" / "a.flac")
+    one, two = tmp_path / "one", tmp_path / "two"
+    before = fingerprints(one)
+    assert before == fingerprints(two)
+    assert list(before) == ["faces/a.npz", "text/a.csv", "speech"]
+    assert before["faces/a.npz"] == hashlib.sha256(b"images").hexdigest()
+    (two / "faces" / "a.npz").write_bytes(b"Images")
+    (two / "speech" / "ravdess" / "Actor_01" / "a.flac").write_bytes(b"x")
+    after = fingerprints(two)
+    assert {name for name in before if before[name] != after[name]} == {"faces/a.npz", "speech"}
 
 
 # --- the real ones -----------------------------------------------------------------------------

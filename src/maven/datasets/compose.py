@@ -3,12 +3,13 @@
 No corpus at hand has video, speech and words together with valence-arousal labels. So a smooth
 random walk on the circumplex gives the labels, and faces, speech clips and sentences whose own
 labels lie near it are laid along it: utterances of 2 to 6 s, pauses, spells without a face, as in
-the wild. This file works on feature sequences; a part's own label stands in `va`.
+the wild. The decisions (`walk`, `near`, `holds`, `utterances`, `spread`) serve composed videos as
+well; `compose` works on feature sequences. A part's own label stands in `va`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,10 +76,44 @@ def walk(frames: int, rate_hz: float, rng: np.random.Generator) -> Floats:
     return np.asarray(path / np.maximum(length, 1), np.float32)
 
 
-def _near(target: Floats, va: Floats, rng: np.random.Generator, scale: float = 1.0) -> int:
+def near(target: Floats, va: Floats, rng: np.random.Generator, scale: float = 1.0) -> int:
+    """Draw one of the parts whose labels `va` (n, 2), times `scale`, lie near the target (2,)."""
     distance = ((va * scale - target) ** 2).sum(1)
     weight = np.exp(-(distance - distance.min()) / (2 * NEAR**2))
     return int(np.searchsorted(weight.cumsum(), rng.uniform() * weight.sum()).clip(0, len(va) - 1))
+
+
+def utterances(seconds: float, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
+    """Draw the utterances of a sequence one by one: (start, length) in seconds, pauses between."""
+    start_s = rng.uniform(0, PAUSE_S[1])
+    while start_s < seconds - 1:
+        length_s = min(rng.uniform(*UTTERANCE_S), seconds - start_s)
+        yield start_s, length_s
+        start_s += length_s + rng.uniform(*PAUSE_S)
+
+
+def spread(words: int, start_s: float, length_s: float) -> tuple[list[float], list[float]]:
+    """Return the starts and the ends in seconds of the words (one or more) of an utterance."""
+    starts_s = (start_s + np.arange(words) * min(WORD_S, length_s / words)).tolist()
+    return starts_s, [*starts_s[1:], min(starts_s[-1] + WORD_S, start_s + length_s)]
+
+
+def holds(
+    labels: Floats, rate_hz: float, rng: np.random.Generator
+) -> Iterator[tuple[int, int, bool]]:
+    """Part labels (t, 2) into spells, one by one: (first frame, end, whether there is a face).
+
+    One expression is held until time or label has moved on. In a video the same face errs the same
+    way for seconds. If every frame had a new face, the network would learn to average errors away
+    that do not average in use, and be too sure.
+    """
+    at = 0
+    while at < len(labels):
+        stop = min(at + max(round(rng.uniform(*FACE_HOLD_S) * rate_hz), 1), len(labels))
+        moved = np.linalg.norm(labels[at:stop] - labels[at], axis=1) > FACE_MOVE
+        stop = at + int(moved.argmax()) if moved.any() else stop
+        yield at, stop, rng.uniform() >= FACELESS_SHARE
+        at = stop
 
 
 def compose(parts: Parts, seconds: float, rng: np.random.Generator) -> tuple[Features, Floats]:
@@ -98,25 +133,19 @@ def compose(parts: Parts, seconds: float, rng: np.random.Generator) -> tuple[Fea
     names = np.unique(parts.speakers)
     speaker = parts.speakers == rng.choice(names)
     own = np.flatnonzero(speaker)
-    start_s = rng.uniform(0, PAUSE_S[1])
-    while start_s < seconds - 1:
-        length_s = min(rng.uniform(*UTTERANCE_S), seconds - start_s)
+    for start_s, length_s in utterances(seconds, rng):
         first, last = round(start_s * rate_hz), round((start_s + length_s) * rate_hz)
         target = labels[first:last].mean(0)
         at = first
         while at < last:  # clips are shorter than some utterances
-            clip = parts.voices[own[_near(target, parts.voice_va[own], rng)]][: last - at]
+            clip = parts.voices[own[near(target, parts.voice_va[own], rng)]][: last - at]
             audio[at : at + len(clip)], heard[at : at + len(clip)] = clip, True
             at += max(len(clip), 1)
-        words = parts.sentences[_near(target, parts.sentence_va, rng, SENTENCE_SCALE)]
+        words = parts.sentences[near(target, parts.sentence_va, rng, SENTENCE_SCALE)]
         if len(words):
-            starts_s = start_s + np.arange(len(words)) * min(WORD_S, length_s / len(words))
-            ends_s = np.append(starts_s[1:], min(starts_s[-1] + WORD_S, start_s + length_s))
-            placed = place_words(
-                starts_s.tolist(), ends_s.tolist(), [0] * len(words), words, time_s
-            )
+            starts_s, ends_s = spread(len(words), start_s, length_s)
+            placed = place_words(starts_s, ends_s, [0] * len(words), words, time_s)
             text[placed.mask], said[placed.mask] = placed.features[placed.mask], True
-        start_s += length_s + rng.uniform(*PAUSE_S)
     features = Features(
         time_s,
         {"visual": visual, "audio": audio, "text": text},
@@ -128,35 +157,25 @@ def compose(parts: Parts, seconds: float, rng: np.random.Generator) -> tuple[Fea
 def _faces(
     parts: Parts, labels: Floats, rng: np.random.Generator
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Lay faces along the labels: one expression is held until time or label has moved on.
-
-    In a video the same face errs the same way for seconds. If every frame had a new face, the
-    network would learn to average errors away that do not average in use, and be too sure.
-    """
-    frames = len(labels)
-    visual = np.zeros((frames, parts.faces.shape[1]), np.float32)
-    seen = np.ones(frames, bool)
-    at = 0
+    """Lay faces along the labels, one for each spell."""
+    visual = np.zeros((len(labels), parts.faces.shape[1]), np.float32)
+    seen = np.ones(len(labels), bool)
     previous = None
-    while at < frames:
-        stop = min(at + max(round(rng.uniform(*FACE_HOLD_S) * parts.rate_hz), 1), frames)
-        moved = np.linalg.norm(labels[at:stop] - labels[at], axis=1) > FACE_MOVE
-        stop = at + int(moved.argmax()) if moved.any() else stop
-        if rng.uniform() < FACELESS_SHARE:
-            seen[at:stop] = False
+    for begun, stop, has_face in holds(labels, parts.rate_hz, rng):
+        if not has_face:
+            seen[begun:stop] = False
             previous = None
-        else:
-            target = labels[at:stop].mean(0)
-            face = parts.faces[_near(target, parts.face_va, rng)]
-            begun = at
-            while at < stop:  # speech and blinks: a passing trace of another face
-                passing = parts.faces[_near(target, parts.face_va, rng)]
-                until = min(at + round(rng.uniform(*FLICKER_S) * parts.rate_hz) + 1, stop)
-                visual[at:until] = (1 - FLICKER) * face + FLICKER * passing
-                at = until
-            if previous is not None:
-                ramp = np.minimum(np.arange(1, stop - begun + 1) / 3, 1)[:, None]
-                visual[begun:stop] = (1 - ramp) * previous + ramp * visual[begun:stop]
-            previous = face
-        at = stop
+            continue
+        target = labels[begun:stop].mean(0)
+        face = parts.faces[near(target, parts.face_va, rng)]
+        at = begun
+        while at < stop:  # speech and blinks: a passing trace of another face
+            passing = parts.faces[near(target, parts.face_va, rng)]
+            until = min(at + round(rng.uniform(*FLICKER_S) * parts.rate_hz) + 1, stop)
+            visual[at:until] = (1 - FLICKER) * face + FLICKER * passing
+            at = until
+        if previous is not None:
+            ramp = np.minimum(np.arange(1, stop - begun + 1) / 3, 1)[:, None]
+            visual[begun:stop] = (1 - ramp) * previous + ramp * visual[begun:stop]
+        previous = face
     return visual, seen
