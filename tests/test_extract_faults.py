@@ -1,0 +1,129 @@
+"""Extraction that is killed, media that cannot be read, what cannot be had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maven.checkpoint import ModelError
+from maven.datasets.affwild2 import CorpusError
+from maven.extract import extract
+from maven.recognise import RecogniserError
+from maven.store import StoreError, read_manifest
+from small_corpus import entries, run, write_labels, write_small_corpus
+from toy_mini import save_toy_mini
+
+KILLED = """
+import sys
+from pathlib import Path
+from maven.extract import extract
+
+root, store, model = map(Path, sys.argv[1:])
+said = lambda *progress: print(*progress, flush=True)
+extract(root, store, str(model), device="cpu", offline=True, progress=said)
+"""
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, a model folder and a finished store, not to be changed."""
+    folder = tmp_path_factory.mktemp("pristine")
+    write_small_corpus(folder / "corpus")
+    save_toy_mini(folder / "toy")
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def place(pristine: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return Path(shutil.copytree(pristine, tmp_path / "place"))
+
+
+def test_an_extraction_killed_again_and_again_is_completed(pristine: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    for name in ("corpus", "toy"):
+        (place / name).symlink_to(pristine / name)
+    program = [sys.executable, "-c", KILLED, *(place / n for n in ("corpus", "store", "toy"))]
+    held: list[dict[str, tuple[int, int]]] = []
+    for line in ("video59: voice", "video59_right: words", "4-30-352x352: faces"):
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert any(said.startswith(line) for said in process.stdout)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert not (place / "store" / "toy.json").exists()
+        held.append(entries(place))
+    assert len(held[0]) < len(held[-1])
+    assert run(place) == read_manifest(pristine / "store")
+    whole = entries(place)
+    assert whole.keys() == entries(pristine).keys()
+    for before in held:
+        kept = {path: mark for path, mark in before.items() if "/." not in path}
+        assert {path: whole[path] for path in kept} == kept
+    for path in whole:
+        assert (place / path).read_bytes() == (pristine / path).read_bytes()
+
+
+def test_a_video_that_fails_does_not_stop_the_rest(place: Path) -> None:
+    root = place / "corpus"
+    (root / "batch1" / "video59.srt").write_bytes(b"\x00\x01\x02 not a transcript")
+    write_labels(root, "Validation_Set", "nothing", 5)
+    write_labels(root, "Validation_Set", "no_media", 5).write_text("valence,arousal\n0.1;0.2\n")
+    manifest = run(place)
+    reasons = dict(manifest.failed)
+    assert [clip.name for clip in manifest.clips] == ["4-30-352x352"]
+    assert "video59.srt" in reasons["video59"]
+    assert "no_media.txt: line 2" in reasons["no_media"]
+    assert reasons["nothing"] == "neither a media file nor face crops"
+
+
+def test_nothing_at_all_that_can_be_read(tmp_path: Path) -> None:
+    write_labels(tmp_path / "corpus", "Train_Set", "a", 5)
+    write_labels(tmp_path / "corpus", "Train_Set", "b", 5)
+    save_toy_mini(tmp_path / "toy")
+    with pytest.raises(StoreError, match="none of its 2 videos can be read: a: neither a media"):
+        run(tmp_path)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_video_of_no_frames_is_left_out(place: Path) -> None:
+    write_labels(place / "corpus", "Train_Set", "video59", 0)
+    assert dict(run(place).failed)["video59"].startswith("not one frame")
+
+
+def test_a_damaged_entry_stops_with_its_name(place: Path) -> None:
+    path = next((place / "store" / "arrays" / "audio").rglob("values.npy"))
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(StoreError, match=r"values\.npy: damaged .*delete its folder, then run"):
+        run(place)
+    shutil.rmtree(path.parent)
+    assert run(place) == read_manifest(place / "store")
+
+
+def test_what_cannot_be_had_is_said_before_anything_is_read(place: Path) -> None:
+    with pytest.raises(CorpusError):
+        extract(place / "toy", place / "store", "mini", device="cpu", offline=True)
+    with pytest.raises(ModelError, match="no model named nowhere"):
+        extract(place / "corpus", place / "store", "nowhere", device="cpu", offline=True)
+    with pytest.raises(ModelError, match="no device tpu"):
+        extract(place / "corpus", place / "store", "mini", device="tpu", offline=True)
+    with pytest.raises(RecogniserError, match="accepted: 'auto'"):
+        run(place, asr="ears")
+
+
+def test_progress_counts_the_videos(place: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    run(place, progress=lambda *progress: told.append(progress))
+    assert {total for *_, total in told} == {5}
+    done = [done for _, done, _ in told]
+    assert done == sorted(done)
+    assert told[-1] == ("no_media", 5, 5)
+    assert ("video59: voice", 1, 5) in told

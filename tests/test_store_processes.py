@@ -1,0 +1,150 @@
+"""A store under several processes: races, kills at any moment, a full disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maven.store import Store, key
+
+KEY = "0123456789abcdef" * 2
+
+# Writes one entry and stops in the middle of it until a line comes in.
+SLOW_WRITER = """
+import sys
+import numpy as np
+from maven.store import Store, StoreError
+
+class Slow(dict):
+    def items(self):
+        yield "times_s", np.zeros(9)
+        print("half", flush=True)
+        sys.stdin.readline()
+        yield "values", np.ones((9, 4), np.float32)
+        yield "spans_s", np.zeros((0, 2))
+    def __iter__(self):
+        return iter(("times_s", "values", "spans_s"))
+
+Store(sys.argv[1]).put("audio", sys.argv[2], Slow())
+print("done", flush=True)
+"""
+
+# Writes entries without end.
+BUSY_WRITER = """
+import sys
+import numpy as np
+from maven.store import Store, key
+
+store = Store(sys.argv[1])
+for k in range(100_000):
+    values = np.full((20_000, 4), k, np.float32)
+    times_s, spans_s = np.arange(20_000.0), np.zeros((0, 2))
+    store.put("audio", key(k=k), {"times_s": times_s, "values": values, "spans_s": spans_s})
+    print(k, flush=True)
+"""
+
+# Writes an entry larger than any file may be.
+LIMITED_WRITER = """
+import resource, sys
+import numpy as np
+from maven.store import Store, StoreError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    Store(sys.argv[1]).put("labels", sys.argv[2], {"labels": np.zeros((50_000, 2), np.float32)})
+except StoreError as error:
+    print(error)
+"""
+
+
+def start(program: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    return process.communicate("go\n", timeout=60)[0].strip()
+
+
+def partial(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+def test_of_two_that_write_one_entry_the_first_stays(tmp_path: Path) -> None:
+    first, second = (start(SLOW_WRITER, tmp_path, KEY) for _ in range(2))
+    assert [read_line(first), read_line(second)] == ["half", "half"]
+    assert not Store(tmp_path).has("audio", KEY)
+    assert finish(first) == "done"
+    place = tmp_path / f"arrays/audio/01/{KEY}"
+    before = place.stat().st_ino
+    assert finish(second) == "done"
+    assert place.stat().st_ino == before
+    assert Store(tmp_path).get("audio", KEY)["values"].shape == (9, 4)
+    assert partial(tmp_path) == []
+
+
+def test_what_a_living_process_writes_is_let_alone(tmp_path: Path) -> None:
+    writer = start(SLOW_WRITER, tmp_path, KEY)
+    assert read_line(writer) == "half"
+    assert len(partial(tmp_path)) == 1
+    Store(tmp_path)
+    assert len(partial(tmp_path)) == 1
+    assert finish(writer) == "done"
+    assert Store(tmp_path).has("audio", KEY)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    writer = start(SLOW_WRITER, tmp_path, KEY)
+    assert read_line(writer) == "half"
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+    assert len(partial(tmp_path)) == 1
+    store = Store(tmp_path)
+    assert partial(tmp_path) == []
+    assert not store.has("audio", KEY)
+
+
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    part = tmp_path / "arrays" / "audio" / "01" / ".1.0123.another-machine"
+    part.mkdir(parents=True)
+    Store(tmp_path)
+    assert part.is_dir()
+    os.utime(part, (0, 0))
+    Store(tmp_path)
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("entries", [1, 3, 8])
+def test_a_kill_at_any_moment_leaves_whole_entries(tmp_path: Path, entries: int) -> None:
+    writer = start(BUSY_WRITER, tmp_path)
+    while int(read_line(writer)) < entries:
+        pass
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+    store = Store(tmp_path)
+    assert partial(tmp_path) == []
+    keys = {key(k=k): k for k in range(1000)}
+    found = [path.name for path in tmp_path.glob("arrays/audio/*/*")]
+    assert len(found) > entries
+    for name in found:
+        held = store.get("audio", name)
+        assert held["values"].shape == (20_000, 4)
+        assert (held["values"] == keys[name]).all()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    message = finish(start(LIMITED_WRITER, tmp_path, KEY))
+    assert message.startswith(f"{tmp_path}/arrays/labels/01/{KEY}: cannot be written (")
+    assert message.count("\n") == 0
+    assert not Store(tmp_path).has("labels", KEY)
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == partial(tmp_path) == []
