@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from maven.losses import ccc_loss, mse_loss
+from maven.losses import LOSSES as BY_NAME
+from maven.losses import batch_loss, ccc_loss, counted, mse_loss, polar_target
 from maven.metrics import ccc, valid_labels
+from maven.model import read_head, to_disc
 
 Loss = Callable[..., Tensor]
 
@@ -155,3 +157,142 @@ def test_constant_predictions_agree_with_nothing() -> None:
     assert ccc_loss(target, target).item() == pytest.approx(0, abs=1e-6)
     centred = target - target.mean(0)
     assert ccc_loss(-centred, centred).item() == pytest.approx(2, abs=1e-6)
+
+
+# --- of a batch that processes share -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("cuts", [(5,), (1,), (0,), (3, 4)])
+def test_the_mean_of_the_gradients_of_parts_times_their_number_is_that_of_the_whole(
+    name: str, cuts: tuple[int, ...]
+) -> None:
+    """Parts of unequal size, one of them empty: what processes with shares of a batch compute."""
+    predicted, target = series(8, 6)
+    target, _ = spoil(target)
+    target[7] = -5.0
+    counts = counted(target)
+    whole = predicted.clone().requires_grad_()
+    value = batch_loss(name, whole, target, counts, 0.3)
+    (expected,) = torch.autograd.grad(value, whole)
+    parts = [torch.tensor_split(x, cuts) for x in (predicted, target, counts)]
+    partial: list[Tensor] = []
+
+    def contribute(own: Tensor) -> Tensor:
+        partial.append(own)
+        return own
+
+    for p, y, c in zip(*parts, strict=True):
+        batch_loss(name, p, y, c, 0.3, contribute)
+    found = []
+    for p, y, c in zip(*parts, strict=True):
+        own = p.clone().requires_grad_()
+        shared = batch_loss(name, own, y, c, 0.3, lambda _: torch.stack(partial).sum(0))
+        assert shared.item() == pytest.approx(value.item(), rel=1e-12)
+        found.append(torch.autograd.grad(shared * len(partial), own)[0])
+    mean = torch.cat(found) / len(found)
+    torch.testing.assert_close(mean, expected, rtol=1e-9, atol=1e-14)
+    assert not partial[0].requires_grad
+
+
+def test_the_named_losses_are_what_they_are_said_to_be() -> None:
+    predicted, target = series(6, 5)
+    target, remain = spoil(target)
+    counts = counted(target)
+    assert torch.equal(counts, remain)
+    one, square = ccc_loss(predicted, target), mse_loss(predicted, target)
+    for name, expected in (
+        ("ccc", one + 0.3 * square),
+        ("mse", square),
+        ("ccc-no-gradient", one + square),
+        ("theta", (predicted[remain] - polar_target(target[remain])).square().mean()),
+    ):
+        found = batch_loss(name, predicted, target, counts, 0.3)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-9), name
+
+
+# --- the published faults, each shown ----------------------------------------------------------
+
+
+def test_a_ccc_without_gradient_teaches_what_the_squared_error_teaches() -> None:
+    predicted, target = series(40)
+    gradients = {}
+    for name in ("ccc", "mse", "ccc-no-gradient"):
+        own = predicted.clone().requires_grad_()
+        loss = batch_loss(name, own, target, counted(target), 1.0)
+        (gradients[name],) = torch.autograd.grad(loss, own)
+    assert torch.equal(gradients["ccc-no-gradient"], gradients["mse"])
+    assert not torch.allclose(gradients["ccc"], gradients["mse"])
+
+
+def test_minus_five_counts_only_where_it_is_asked_to() -> None:
+    predicted, target = series(20)
+    target[:4] = -5.0
+    target[4, 1] = torch.nan
+    assert counted(target).sum() == 15
+    learnt = counted(target, mask_invalid=False)
+    assert learnt.tolist() == [True] * 4 + [False] + [True] * 15
+    mask = torch.arange(20) >= 2
+    assert counted(target, mask, mask_invalid=False).sum() == 17
+    assert batch_loss("mse", predicted, target, learnt) > 3
+    assert batch_loss("mse", predicted, target, counted(target)) < 0.2
+
+
+def angles(*theta_rad: float) -> Tensor:
+    """Labels (n, 2) of intensity 0.8."""
+    theta = torch.tensor(theta_rad, dtype=torch.float64)
+    return 0.8 * torch.stack((theta.cos(), theta.sin()), -1)
+
+
+def test_at_the_wrap_the_error_on_theta_breaks_and_no_other() -> None:
+    """Two answers 0.02 rad from the label, on either side of +-pi."""
+    label = angles(np.pi - 0.01).expand(2, 2)
+    answers = angles(np.pi - 0.03, -np.pi + 0.01)
+    counts = torch.ones(2, dtype=torch.bool)
+    own = [batch_loss("mse", answers[k : k + 1], label[:1], counts[:1]).item() for k in (0, 1)]
+    assert own[0] == pytest.approx(own[1])
+    assert max(own) < 2e-4
+    broken = [
+        batch_loss("theta", polar_target(answers[k : k + 1]), label[:1], counts[:1]).item()
+        for k in (0, 1)
+    ]
+    assert broken[0] < 3e-4
+    assert broken[1] == pytest.approx((2 * np.pi - 0.02) ** 2 / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ccc", "mse"])
+def test_the_polar_head_crosses_the_wrap_along_the_gradient(name: str) -> None:
+    """An answer just beyond the wrap is pulled the short way, not once around."""
+    label = angles(np.pi - 0.2, 0.3, -1.0)
+    u = torch.atanh(torch.tensor(0.8)) / 0.8 * angles(-np.pi + 0.2, 0.3, -1.0)
+    u.requires_grad_()
+    loss = batch_loss(name, to_disc(u), label, torch.ones(3, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(loss, u)
+    step = u - 1e-3 * gradient
+    before, after = (torch.atan2(x[0, 1], x[0, 0]).item() for x in (u, step))
+    assert after < before < 0  # towards -pi, which is +pi
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("place", ["origin", "rim", "label at rest", "label on the rim", "huge"])
+def test_gradients_are_finite_at_rest_and_at_the_rim(name: str, place: str) -> None:
+    head = "theta" if name == "theta" else "polar"
+    target = angles(0.3, 2.0, np.pi, -np.pi).float() / 0.8
+    outputs = torch.full((4, 2), 0.3)
+    outputs[:, 1] = torch.tensor([0.1, -0.4, 0.2, 0.5])
+    if place == "origin":
+        outputs = torch.zeros(4, 2)
+    elif place == "rim":
+        outputs = outputs / outputs.norm(dim=-1, keepdim=True) * 30
+    elif place == "huge":
+        outputs = outputs * 1e15
+    elif place == "label at rest":
+        target = torch.zeros(4, 2)
+    outputs.requires_grad_()
+    predicted = outputs if head == "theta" else read_head(outputs, head)
+    loss = batch_loss(name, predicted, target, counted(target.clamp(-1, 1)), 0.5)
+    (gradient,) = torch.autograd.grad(loss, outputs)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+    if place == "origin":  # the way out is open
+        assert gradient.abs().sum() > 1e-3

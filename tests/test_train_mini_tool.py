@@ -19,7 +19,7 @@ import maven
 from maven import checkpoint
 from maven.encoders.mini import BUCKETS, FACE_CLASSES
 from maven.media import AUDIO_RATE_HZ
-from maven.model import MODALITIES
+from maven.model import MODALITIES, MavenConfig
 from media_factory import write_clip
 
 REPOSITORY = Path(__file__).parent.parent
@@ -264,7 +264,8 @@ def test_the_shipped_recipe_is_one(tool: ModuleType) -> None:
     assert set(recipe) == set(RECIPE)
     tool.PretrainConfig(seed=recipe["seed"], **recipe["faces"])
     tool.PretrainConfig(seed=recipe["seed"], **recipe["voices"])
-    tool.TrainConfig(seed=recipe["seed"], **recipe["fusion"])
-    config = tool.MavenConfig(9, 11, 8, **recipe["network"])
+    settings, steps = tool.fusion_settings(recipe, "cpu")
+    assert settings.epochs * steps == recipe["fusion"]["steps"]
+    config = MavenConfig(9, 11, 8, **recipe["network"])
     assert recipe["sequence_s"] > config.reach_s
     assert 0.0 in recipe["smoothing_s"]

@@ -18,8 +18,8 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ from safetensors.torch import save as to_bytes
 from maven import __version__
 from maven.checkpoint import ModelCard, save, write
 from maven.datasets import compose, corpora, prepare
+from maven.datasets.clips import Clip, Stream, moment_sample
 from maven.encoders.build import EncoderSpec
 from maven.encoders.mini import FACE_CLASSES, VOICE_CLASSES, MiniText, level_free, load_mini
 from maven.metrics import ccc
-from maven.model import MODALITIES, Maven, MavenConfig
+from maven.model import MODALITIES, Maven, preset
 from maven.pretrain import (
     Labelled,
     PretrainConfig,
@@ -44,12 +45,15 @@ from maven.pretrain import (
     train_faces,
     train_voices,
 )
+from maven.recipe import TrainConfig
 from maven.timeline import place_samples, uniform_grid
-from maven.train import Sample, TrainConfig, choose_smoothing, score, train
+from maven.train import train
+from maven.validate import choose_smoothing, score
 
 VOICE_FRAMES = 400  # 4 s: all but the longest clips fit
 CROSS_FITS = 5  # of the words' lexicon
 VOICE_FITS = 3
+SCORED = 20  # times, while the fusion is trained: its best averaged weights are kept
 PARTS = ("parts_train.npz", "parts_val.npz")
 ENCODERS = tuple(f"{m}.safetensors" for m in MODALITIES)
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -76,7 +80,12 @@ class Run:
         rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
         print(" ".join(f"{k} {v}" for k, v in rounded.items()), flush=True)
         with (self.work / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step} | rounded) + "\n")
+            file.write(json.dumps(rounded | {"step": self.step}) + "\n")
+
+    def told(self, what: dict[str, Any]) -> None:
+        """Log what training reports, at the end of each epoch."""
+        if "row" in what:
+            self.log(what["row"])
 
     def save(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         """Write weights as fp16."""
@@ -297,38 +306,41 @@ def read_parts(run: Run, split: str) -> compose.Parts:
     )  # fmt: skip
 
 
+def fusion_settings(recipe: dict[str, Any], device: str) -> tuple[TrainConfig, int]:
+    """How the fusion is trained, and the steps of what it takes for an epoch."""
+    fusion = dict(recipe["fusion"])
+    epoch = max((steps := fusion.pop("steps")) // SCORED, 1)
+    fusion |= {"epochs": steps // epoch, "patience": steps, "smoothing_s": recipe["smoothing_s"]}
+    return TrainConfig(seed=recipe["seed"], device=device, **fusion), epoch
+
+
+def sequences(parts: compose.Parts, count: int, seconds: float, seed: int) -> list[Clip]:
+    """Compose clips."""
+    rng = np.random.default_rng(seed)
+    made = [compose.compose(parts, seconds, rng) for _ in range(count)]
+    return [Clip(str(k), "", f, va, f.time_s, va) for k, (f, va) in enumerate(made)]
+
+
 def step_fusion(run: Run) -> None:
     """Train the network on composed sequences, choose the smoothing, write the model folder."""
     train_parts, val_parts = read_parts(run, "train"), read_parts(run, "val")
-    fusion = run.recipe["fusion"]
-    rng = np.random.default_rng(run.recipe["seed"] + 1)
-    val_rng = np.random.default_rng(run.recipe["seed"] + 2)
-    seconds = run.recipe["sequence_s"]
-    config = MavenConfig(
-        train_parts.faces.shape[1], train_parts.voices[0].shape[1],
-        train_parts.sentences[0].shape[1], **run.recipe["network"],
-    )  # fmt: skip
-    torch.manual_seed(run.recipe["seed"])
+    seed, seconds = run.recipe["seed"], run.recipe["sequence_s"]
+    first = sequences(train_parts, 64, seconds, seed + 1)
+    widths = {m: first[0].features.values[m].shape[1] for m in MODALITIES}
+    config = preset("default", widths, **run.recipe["network"])
+    torch.manual_seed(seed)
     network = Maven(config)
-    first = [compose.compose(train_parts, seconds, rng) for _ in range(64)]
     for m in MODALITIES:
-        values = np.concatenate([f.values[m][f.observed[m]] for f, _ in first])
-        network.fit_moments(m, torch.from_numpy(values))
-    val = [compose.compose(val_parts, run.recipe["val_s"], val_rng) for _ in range(20)]
-
-    def samples() -> Iterator[Sample]:
-        while True:
-            yield compose.compose(train_parts, seconds, rng)
-
-    settings = TrainConfig(seed=run.recipe["seed"], **fusion)
-    average = train(network, samples(), val, settings, run.log, run.device)
-    average = average.half().float()  # as it is stored
+        network.fit_moments(m, torch.from_numpy(moment_sample(first, m)))
+    val = sequences(val_parts, 20, run.recipe["val_s"], seed + 2)
+    settings, steps = fusion_settings(run.recipe, run.device)
+    source = Stream(partial(compose.compose, train_parts, seconds), steps, settings.batch, seed)
+    average = train(network, source, val, settings, report=run.told).half().float()  # as stored
     figures = {"all": score(average, val)}
-    for m in MODALITIES:
-        figures[f"{m}_only"] = score(average, val, (m,))
+    figures |= {f"{m}_only": score(average, val, (m,)) for m in MODALITIES}
     for name, agreement in figures.items():
         run.log({"modalities": name} | agreement)
-    smoothing_s, by_width = choose_smoothing(average, val, tuple(run.recipe["smoothing_s"]))
+    smoothing_s, by_width = choose_smoothing(average, val, settings.smoothing_s)
     run.log({"smoothing_s": smoothing_s} | {f"half width {k} s": v for k, v in by_width.items()})
     specs = {m: EncoderSpec("mini", f"{m}.safetensors") for m in MODALITIES}
     training = {

@@ -12,7 +12,7 @@ together is listed in a manifest, `<name>.json`: one a set of encoders.
 | audio | times_s (m,) float64; values (m, d) float32; spans_s (k, 2) float64 of speech |
 | transcript | texts (w,) str; start_s, end_s (w,) float64; segment (w,) int64; confidence (w,) |
 | words | as transcript, and vectors (w, d) float32 |
-| grid | visual, audio, text (t, d) float32; observed (t, 3) bool; labels (t, 2) float32 |
+| grid | visual, audio, text (t, d_m) float32; observed (t, 3) bool; labels (t, 2) float32 |
 """
 
 from __future__ import annotations

@@ -1,170 +1,379 @@
-"""Trains the network on feature sequences: one visible loop."""
+"""Trains the network on features: one visible loop, for one process or several (torchrun)."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maven.features import Features
-from maven.inference import infer
-from maven.losses import ccc_loss, mse_loss
-from maven.metrics import ccc, valid_labels
-from maven.model import MODALITIES, Maven
-from maven.timeline import smooth
+from maven.attention import seeded_dropout
+from maven.checkpoint import MINI_FOLDER, ModelError, choose_device, find
+from maven.convert import start
+from maven.datasets.clips import (
+    Batch,
+    Clip,
+    Source,
+    Windows,
+    load_clips,
+    moment_sample,
+    only,
+    split_clips,
+)
+from maven.encoders.build import EncoderSpec
+from maven.losses import Reduce, batch_loss, counted
+from maven.metrics import valid_labels
+from maven.model import MODALITIES, Maven, preset, read_head
+from maven.recipe import TrainConfig, TrainError, parse_overrides, resolve, train_config
+from maven.runs import Progress, Run, environment
+from maven.store import Manifest, read_manifest
+from maven.validate import choose_smoothing, predict, score
 
-Log = Callable[[dict[str, Any]], None]
-Sample = tuple[Features, np.ndarray[Any, np.dtype[np.float32]]]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = [
+    "TrainConfig", "TrainError", "choose_smoothing", "launch", "parse_overrides", "predict",
+    "run_training", "score", "train",
+]  # fmt: skip
+
+# A step: epoch, epochs, step, steps. The end of an epoch: these, a row of the log, best_epoch.
+Report = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a network is trained.
+def launch(config: TrainConfig) -> Fabric:
+    """Set up device, precision and, under torchrun, this process's place among the others.
 
-    Attributes:
-        steps: optimiser steps.
-        batch: sequences a step.
-        learning_rate: AdamW's peak; a linear warm-up over a tenth of the steps, then a cosine.
-        weight_decay: AdamW's.
-        clip: largest gradient norm.
-        ema: decay of the moving average of the weights that is kept.
-        mse_weight: weight of the squared error beside 1 - CCC.
-        drop_modality: chance that a modality is taken away from a whole sequence.
-        drop_stretch: chance that it is taken away from a stretch of it.
-        feature_noise: spread of the noise on features, in their standard deviations.
-        seed: of everything random.
+    Raises:
+        TrainError: what training needs is not installed.
+        ModelError: no such device.
     """
+    for needed in ("lightning_fabric", "tensorboardX"):
+        if find_spec(needed) is None:
+            raise TrainError(f"training needs {needed}: pip install 'maven[train]'")
+    from lightning_fabric import Fabric
 
-    steps: int = 1500
-    batch: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    clip: float = 1.0
-    ema: float = 0.995
-    mse_weight: float = 0.5
-    drop_modality: float = 0.2
-    drop_stretch: float = 0.3
-    feature_noise: float = 0.2
-    seed: int = 0
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    device = choose_device(config.device)
+    accelerator, _, index = device.partition(":")
+    devices: list[int] | int = [int(index)] if index else 1
+    nodes, strategy = 1, "auto"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes, strategy = int(os.environ["WORLD_SIZE"]) // devices, "ddp"
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=config.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+class Outputs(nn.Module):
+    """What the head writes as a module of its own, for Fabric wraps `forward` alone."""
+
+    def __init__(self, network: Maven) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, features: dict[str, Tensor], observed: dict[str, Tensor], time_s: Tensor
+    ) -> Tensor:
+        """Give `Maven.outputs` (b, t, 2)."""
+        return self.network.outputs(features, observed, time_s)
 
 
 def train(
     network: Maven,
-    samples: Iterator[Sample],
-    val: list[Sample],
+    source: Source,
+    val: Sequence[Clip],
     config: TrainConfig,
-    log: Log,
-    device: str = "cpu",
+    run: Run | None = None,
+    fabric: Fabric | None = None,
+    report: Report = lambda _: None,
 ) -> Maven:
-    """Train on an endless stream of sequences of one length; return the averaged weights."""
-    torch.manual_seed(config.seed)
-    network = network.to(device)
-    average = copy.deepcopy(network).eval()
+    """Train a network; return it with the averaged weights of the best validation epoch.
+
+    Args:
+        network: to begin with, its moments fitted.
+        source: of batches.
+        val: labelled clips to validate on.
+        config: how.
+        run: where to keep checkpoints and logs; one that has a checkpoint is gone on with.
+        fabric: device, precision and processes; made from `config` where there is none.
+        report: called at every step and at the end of every epoch, in the first process.
+
+    Raises:
+        TrainError: loss or gradient is not finite, or the run's folder cannot be written.
+    """
+    if config.loss == "theta" and network.config.head != "theta":
+        raise TrainError(f"loss theta needs a network with head theta, got {network.config.head}")
+    fabric = fabric or launch(config)
+    network = network.to(fabric.device)
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    best = copy.deepcopy(average)
     optimiser = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    warm = max(config.steps // 10, 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda step: min((step + 1) / warm, 0.5 + 0.5 * np.cos(np.pi * step / config.steps)),
-    )
-    for step in range(1, config.steps + 1):
+    module, stepper = fabric.setup(Outputs(network), optimiser)
+    networks = {"weights": network, "average": average, "best": best}
+    progress = run.restore(networks, optimiser) if run else Progress()
+    writing = run if run and fabric.is_global_zero else None
+    if writing:
+        writing.rewind(progress)
+        if progress.best_epoch:
+            writing.write_best(best, progress)
+    steps, world = source.steps_per_epoch, fabric.world_size
+    reduce: Reduce | None = None
+    if world > 1:
+        reduce = partial(fabric.all_reduce, reduce_op="sum")  # type: ignore[assignment]
+    while progress.epoch < config.epochs and (
+        progress.epoch - progress.best_epoch < config.patience
+    ):
+        epoch, began, figures = progress.epoch + 1, time.perf_counter(), []
+        place = {"epoch": epoch, "epochs": config.epochs, "steps": steps}
         network.train()
-        values, observed, time_s, target = _batch(
-            [next(samples) for _ in range(config.batch)], device
+        for step in range(steps):
+            rate = config.rate(progress.step, config.epochs * steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            batch = source.batch(epoch, step, fabric.global_rank, world).to(fabric.device)
+            loss = _loss(module, network, batch, config, reduce)
+            optimiser.zero_grad(set_to_none=True)
+            fabric.backward(loss * world)  # the processes' gradients are averaged
+            norm = fabric.clip_gradients(
+                module, stepper, max_norm=config.clip, error_if_nonfinite=False
+            )
+            assert norm is not None
+            stepper.step()
+            progress.step += 1
+            follow(average, network, min(config.ema, progress.step / (progress.step + 10)))
+            frames = torch.stack(list(batch.observed.values())).any(0).sum()
+            figures.append(torch.stack((loss.detach(), norm, frames)))  # read at the end: no wait
+            if fabric.is_global_zero:
+                report({**place, "step": step + 1})
+        loss_mean, norm_mean, frames_mean = _checked(torch.stack(figures), progress, run)
+        seconds = time.perf_counter() - began
+        agreement = score(average, val, fabric=fabric)
+        progress.epoch = epoch
+        if not progress.best_epoch or agreement["ccc_mean"] > progress.best_score:
+            progress.best_epoch, progress.best_score = epoch, agreement["ccc_mean"]
+            best.load_state_dict(average.state_dict())
+        row = {"epoch": epoch, "step": progress.step, "loss": loss_mean, "grad_norm": norm_mean}
+        row |= {"lr": rate, "seconds": seconds}
+        row |= {"frames_per_s": frames_mean * steps * world / seconds, **agreement}
+        progress.history.append(row)
+        if writing:
+            writing.save(networks, optimiser, progress)
+            writing.log(progress)
+            if progress.best_epoch == epoch:
+                writing.write_best(best, progress)
+        if fabric.is_global_zero:
+            report({**place, "step": steps, "best_epoch": progress.best_epoch, "row": row})
+    if writing:
+        writing.write_curves(progress)
+    return best
+
+
+def _loss(
+    module: nn.Module, network: Maven, batch: Batch, config: TrainConfig, reduce: Reduce | None
+) -> Tensor:
+    """Loss of a batch; all that is random comes from each sample's own generator."""
+    device = batch.target.device
+    generators = [torch.Generator(device).manual_seed(seed) for seed in batch.seeds.tolist()]
+    observed = drop_modalities(batch.observed, config, generators)
+    values = add_noise(batch.values, network, config.feature_noise, generators)
+    with seeded_dropout(network, generators):
+        outputs = module(values, observed, batch.time_s)
+    anything = torch.stack(list(observed.values())).any(0)
+    counts = counted(batch.target, anything, config.mask_invalid)
+    if config.loss != "theta":
+        outputs = read_head(outputs, network.config.head)
+    return batch_loss(config.loss, outputs, batch.target, counts, config.mse_weight, reduce)
+
+
+def drop_modalities(
+    observed: Mapping[str, Tensor], config: TrainConfig, generators: Sequence[torch.Generator]
+) -> dict[str, Tensor]:
+    """Take modalities (b, t) away, whole or for a stretch; never all three whole."""
+    _, t = observed[MODALITIES[0]].shape
+    draws = [torch.rand(4, len(MODALITIES), generator=g, device=g.device) for g in generators]
+    whole, chance, start, length = torch.stack(draws, 1)[..., None]  # (b, m, 1) each
+    gone = whole < config.drop_modality
+    gone &= ~gone.all(1, keepdim=True)
+    at = torch.arange(t, device=gone.device)
+    stretch = (at >= start * t) & (at < start * t + length * t / 2)
+    gone = gone | (stretch & (chance < config.drop_stretch))
+    return {m: observed[m] & ~gone[:, k] for k, m in enumerate(MODALITIES)}
+
+
+def add_noise(
+    values: Mapping[str, Tensor],
+    network: Maven,
+    spread: float,
+    generators: Sequence[torch.Generator],
+) -> dict[str, Tensor]:
+    """Add noise to features (b, t, d_m), in units of each feature's own spread."""
+    if spread == 0:
+        return dict(values)
+    noisy = {}
+    for m in MODALITIES:
+        noise = torch.empty_like(values[m])
+        for own, generator in zip(noise, generators, strict=True):
+            own.normal_(generator=generator)
+        noisy[m] = values[m] + noise * (spread * network.get_buffer(f"project.{m}.scale"))
+    return noisy
+
+
+@torch.no_grad()
+def follow(average: Maven, network: Maven, decay: float) -> None:
+    """Move averaged weights by 1 - decay of the way to the network's."""
+    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+
+
+def _checked(figures: Tensor, progress: Progress, run: Run | None) -> list[float]:
+    """Means over an epoch's steps (n, k); a stop where a loss or gradient norm is not finite."""
+    wrong = (~figures.isfinite()).any(1).nonzero()
+    if len(wrong):
+        k = int(wrong[0])
+        kept = run.kept() if run else "nothing was kept"
+        raise TrainError(
+            f"training stopped in epoch {progress.epoch + 1}, step {k + 1}: loss"
+            f" {figures[k, 0]:g}, gradient norm {figures[k, 1]:g}; a smaller train.learning_rate"
+            f" may help; {kept}"
         )
-        drop_modalities(observed, config)
-        for m in MODALITIES:
-            scale = network.get_buffer(f"project.{m}.scale")
-            values[m] = values[m] + config.feature_noise * scale * torch.randn_like(values[m])
-        anything = torch.stack(list(observed.values())).any(0)
-        va = network(values, observed, time_s)
-        loss = ccc_loss(va, target, anything) + config.mse_weight * mse_loss(va, target, anything)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            decay = min(config.ema, step / (step + 10))
-            for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-        if step % max(config.steps // 20, 1) == 0:
-            log({"steps": step, "loss": loss.item()} | score(average, val))
-    return average
+    return [float(mean) for mean in figures.double().mean(0)]
 
 
-def _batch(
-    samples: list[Sample], device: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
-    def stack(arrays: list[Any]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays)).to(device)
-
-    values = {m: stack([f.values[m] for f, _ in samples]) for m in MODALITIES}
-    observed = {m: stack([f.observed[m] for f, _ in samples]) for m in MODALITIES}
-    time_s = torch.from_numpy(samples[0][0].time_s).float().to(device)[None]
-    return values, observed, time_s, stack([labels for _, labels in samples])
+# --- from a configuration --------------------------------------------------------------------
 
 
-def drop_modalities(observed: dict[str, Tensor], config: TrainConfig) -> None:
-    """Take modalities (b, t) away, whole or for a stretch, in place; never all three whole."""
-    b, t = observed[MODALITIES[0]].shape
-    device = observed[MODALITIES[0]].device
-    gone = torch.rand(len(MODALITIES), b, device=device) < config.drop_modality
-    gone[:, gone.all(0)] = False
-    for k, m in enumerate(MODALITIES):
-        start = torch.rand(b, 1, device=device) * t
-        length = torch.rand(b, 1, device=device) * t / 2
-        at = torch.arange(t, device=device)
-        stretch = (at >= start) & (at < start + length)
-        stretch &= torch.rand(b, 1, device=device) < config.drop_stretch
-        observed[m] = observed[m] & ~gone[k][:, None] & ~stretch
+def run_training(
+    config: Mapping[str, Any] | None,
+    folder: Path | str,
+    resume: bool = False,
+    report: Report = lambda _: None,
+    offline: bool = False,
+) -> dict[str, Any]:
+    """Train as a configuration says, see `maven.recipe`; under torchrun call it in each process.
+
+    Args:
+        config: its keys; not read where a run is resumed.
+        folder: of the run.
+        resume: whether to go on with the run in `folder`, as it was configured.
+        report: see `train`.
+        offline: never fetch weights to start from.
+
+    Returns:
+        folder, epochs, best_epoch, ccc_valence, ccc_arousal and ccc_mean of the best epoch,
+        smoothing_s; smoothed: the mean CCC by half-width; notes: lines for whoever trains.
+
+    Raises:
+        TrainError: the configuration, the clips or the run's folder do not allow it.
+        StoreError: a feature file is missing or damaged.
+        ConvertError, EncoderError: no such weights to start from.
+        ModelError: no such device.
+    """
+    resolved = Run(folder).config() if resume else resolve(config or {})
+    settings = train_config(resolved)
+    manifest = read_manifest(resolved["features"], resolved["encoders"])
+    try:
+        about = preset(resolved["preset"], manifest.widths, **resolved["network"])
+    except ValueError as error:
+        raise TrainError(f"network: {error}") from error
+    clips = load_clips(resolved["features"], about.rate_hz, ("train", "val"), resolved["encoders"])
+    train_clips, val_clips = split_clips(only(clips, resolved["modalities"]), resolved["fold"])
+    _check_parts(train_clips, val_clips, f"{resolved['features']}, fold {resolved['fold']}")
+    names = {"train": [c.name for c in train_clips], "val": [c.name for c in val_clips]}
+    data = {"manifest": manifest.name, "sha256": manifest.sha256, "clips": names}
+    run = Run(folder, *encoders_of(manifest))
+    fabric = launch(settings)
+    if resume and run.environment()["data"] != data:
+        raise TrainError(f"{folder}: its features have changed since it began; begin a new run")
+    if not resume and fabric.is_global_zero:
+        run.begin(resolved, environment(settings.seed, fabric.world_size, data))
+    torch.manual_seed(settings.seed)
+    network = Maven(about)
+    for m in MODALITIES:
+        if len(sample := moment_sample(train_clips, m)) > 1:
+            network.fit_moments(m, torch.from_numpy(sample))
+    window_s, notes = settings.window_s, _notes(manifest, train_clips)
+    if resolved["start"] and not run.last.exists():
+        notes += start(network, resolved["start"], offline)
+    if not about.local and window_s != about.window_s:
+        window_s = about.window_s
+        notes.append(f"windows of {window_s:g} s, the network's own, in place of train.window_s")
+    source = Windows(train_clips, window_s, settings.batch, settings.seed)
+    best = train(network, source, val_clips, settings, run, fabric, report)
+    smoothing_s, smoothed = choose_smoothing(best, val_clips, settings.smoothing_s, fabric)
+    progress = run.progress()
+    if fabric.is_global_zero:
+        run.write_best(best, progress, smoothing_s, smoothed)
+    return {
+        "folder": str(folder),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        **progress.best_figures(),
+        "smoothing_s": smoothing_s,
+        "smoothed": smoothed,
+        "notes": notes,
+    }
 
 
-def score(
-    network: Maven, samples: list[Sample], keep: tuple[str, ...] = MODALITIES
-) -> dict[str, float]:
-    """CCC over all sequences' labelled frames, concatenated, with the modalities of `keep` only."""
-    predicted, true = predict(network, samples, keep)
-    return _agreement(np.concatenate(predicted), np.concatenate(true))
+def _notes(manifest: Manifest, train: Sequence[Clip]) -> list[str]:
+    notes = []
+    if manifest.failed:
+        notes.append(f"{len(manifest.failed)} videos of the corpus have no features")
+    blank = [clip.name for clip in train if not valid_labels(*clip.labels.T).any()]
+    if blank:
+        notes.append(f"{len(blank)} clips to train on have no valid label, {blank[0]} for one")
+    return notes
 
 
-def _agreement(va: Any, labels: Any) -> dict[str, float]:
-    known = np.isfinite(va[:, 0]) & valid_labels(labels[:, 0], labels[:, 1])
-    valence = ccc(va[:, 0], labels[:, 0], known)
-    arousal = ccc(va[:, 1], labels[:, 1], known)
-    return {"ccc_valence": valence, "ccc_arousal": arousal, "ccc_mean": (valence + arousal) / 2}
+def _check_parts(train: Sequence[Clip], val: Sequence[Clip], where: str) -> None:
+    for part, what in ((train, "train"), (val, "validate")):
+        if not part:
+            raise TrainError(f"{where}: no clips to {what} on")
+    if not any(valid_labels(*clip.labels.T).any() for clip in train):
+        raise TrainError(f"{where}: not one valid label in the {len(train)} clips to train on")
+    if not any(valid_labels(*clip.frame_labels.T).any() for clip in val):
+        raise TrainError(f"{where}: not one valid label in the {len(val)} clips to validate on")
 
 
-def predict(
-    network: Maven, samples: list[Sample], keep: tuple[str, ...] = MODALITIES
-) -> tuple[list[Any], list[Any]]:
-    """Answers (t, 2) and labels (t, 2) of each sequence, seen through the modalities of `keep`."""
-    predicted, true = [], []
-    for features, labels in samples:
-        for m in MODALITIES:
-            if m not in keep:
-                features = features.without(m)
-        predicted.append(infer(network, features).va)
-        true.append(labels)
-    return predicted, true
+def encoders_of(manifest: Manifest) -> tuple[dict[str, EncoderSpec], dict[str, Path]]:
+    """Find the encoders that features were made with: their specs, and files that a model needs.
 
+    Raises:
+        TrainError: the files are not here any more, or others.
+    """
+    specs = {
+        m: EncoderSpec(about["kind"], about["source"], about["revision"])
+        for m, about in manifest.encoders.items()
+    }
+    small = {m: spec.source for m, spec in specs.items() if spec.kind == "mini"}
+    if not small:
+        return specs, {}
+    from maven.encoders.mini import load_mini
 
-def choose_smoothing(
-    network: Maven, samples: list[Sample], half_widths_s: tuple[float, ...]
-) -> tuple[float, dict[float, float]]:
-    """Find the half-width whose smoothed answers score best; also every half-width's mean CCC."""
-    predicted, true = predict(network, samples)
-    scores = {}
-    for width_s in half_widths_s:
-        smoothed = [
-            smooth(features.time_s, va, width_s)
-            for (features, _), va in zip(samples, predicted, strict=True)
-        ]
-        scores[width_s] = _agreement(np.concatenate(smoothed), np.concatenate(true))["ccc_mean"]
-    return max(scores, key=lambda width_s: scores[width_s]), scores
+    try:
+        folder = MINI_FOLDER if manifest.name == "mini" else find(manifest.name)
+    except ModelError as error:
+        raise TrainError(f"the encoders that made these features: {error}") from error
+    for m, source in small.items():
+        path = folder / source
+        wanted = manifest.encoders[m]["fingerprint"]
+        if not path.is_file() or load_mini(m, path, "cpu").fingerprint != wanted:
+            raise TrainError(f"{path} did not make these features; run `maven features` again")
+    return specs, {source: folder / source for source in small.values()}
