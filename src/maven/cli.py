@@ -6,21 +6,26 @@ Exit codes: 0 done, 1 a run failed, 2 the command line is wrong.
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from maven.research import attach
+from maven.terminal import (
+    Debug,
+    check_files,
+    check_writable,
+    one_line_errors,
+    progress_bar,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from maven.observe import Progress
     from maven.pipeline import Analysis
 
 app = typer.Typer(
@@ -35,7 +40,6 @@ FORMATS = ("csv", "parquet", "json", "vtt")
 Media = Annotated[
     list[Path], typer.Argument(metavar="MEDIA", help="Video or sound files.", show_default=False)
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def main() -> None:
@@ -99,10 +103,10 @@ def predict(
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
         refuse(f"--device: got {device!r}; accepted: auto, cpu, cuda or cuda:N")
     with one_line_errors(debug):
-        _check_files([*media, *([transcript] if transcript else [])])
+        check_files([*media, *([transcript] if transcript else [])])
         if transcript and len(media) > 1:
             refuse("--transcript: one transcript fits one media file")
-        _check_writable(out)
+        check_writable(out)
 
     console = Console(highlight=False)
     failed = 0
@@ -149,7 +153,7 @@ def demo(
     from rich.console import Console
 
     with one_line_errors(debug):
-        _check_writable(out)
+        check_writable(out)
 
         from maven.demo import run
 
@@ -167,7 +171,7 @@ def probe(
 ) -> None:
     """Say what a media file holds: streams, sizes, rates, times."""
     with one_line_errors(debug):
-        _check_files([media])
+        check_files([media])
 
         from maven import media as reader
 
@@ -230,26 +234,6 @@ def _rate(text: str) -> float | None:
     return rate_hz
 
 
-def refuse(message: str) -> NoReturn:
-    """Say in one line what is wrong with the command line; exit code 2."""
-    print(f"maven: {message}", file=sys.stderr)
-    raise typer.Exit(2)
-
-
-def _check_files(paths: list[Path]) -> None:
-    for path in paths:
-        if not path.exists():
-            refuse(f"there is no file {path}")
-        if path.is_dir():
-            refuse(f"{path} is a folder; give files, for instance {path / '*'}")
-
-
-def _check_writable(folder: Path) -> None:
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        refuse(f"-o: cannot write into {folder}")
-
-
 def _stem(path: Path, out: Path, taken: set[str]) -> str:
     """Name the results of a file: by its stem, or by more where that is taken in this run."""
     from maven.pipeline import results_stem
@@ -291,47 +275,7 @@ def show(analysis: Analysis, written: list[Path], console: Console) -> None:
         console.print(f"Wrote {path}", soft_wrap=True, markup=False)
 
 
-@contextmanager
-def one_line_errors(debug: bool, about: Path | None = None) -> Iterator[None]:
-    """Turn errors into one line on stderr, which names the file they are about, and exit code 1."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        message = " ".join(str(error).split()) or type(error).__name__
-        if not type(error).__module__.startswith("maven."):
-            message = f"{type(error).__name__}: {message}"
-            if not isinstance(error, (OSError, ValueError)):
-                message += " (a fault in maven: --debug shows where)"
-        if about is not None and about.name not in message:
-            message = f"{about}: {message}"
-        print(f"maven: {message}", file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def progress_bar(name: str) -> Iterator[Progress]:
-    """Show a bar a stage on a terminal; elsewhere, nothing."""
-    if not sys.stderr.isatty():
-        yield lambda stage, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, int] = {}
-
-        def report(stage: str, done: float, total: float | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(f"{name}: {stage}", total=total)
-            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
-
-        yield report
-
+attach(app)
 
 if __name__ == "__main__":
     main()
