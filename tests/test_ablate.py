@@ -25,7 +25,7 @@ from maven.model import MODALITIES, Maven, preset
 from maven.recipe import TrainError, resolve
 from maven.store import StoreError, read_manifest, write_manifest
 from maven.validate import score
-from tiny_bench import SIZES, recipe, write_mini_store
+from tiny_bench import recipe, write_mini_store
 
 WIDTHS = {"visual": 9, "audio": 11, "text": 8}
 DIVERGING = Variant("far too fast", "changed", {"train": {"learning_rate": 1e30, "clip": 1e30}})
@@ -277,8 +277,3 @@ def test_a_network_of_fewer_modalities_is_scored_as_trained_alone(
     config = recipe(store, modalities=["visual"], train={"epochs": 1})
     found = run_one(config, tmp_path / "run", "modalities")
     assert list(found["scores"]) == ["as trained"]
-
-
-def test_the_sizes_of_the_tests_are_accepted_by_every_preset() -> None:
-    for name in ("default", "paper", "reference-mlp", "reference-beit"):
-        assert preset(name, WIDTHS, **SIZES).width == 8

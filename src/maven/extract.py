@@ -8,7 +8,7 @@ and an extraction that was killed goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -68,6 +68,8 @@ def extract(
     device: str,
     offline: bool,
     asr: str = "none",
+    split: str | None = None,
+    names: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Compute what the store lacks of every video of a corpus, and write the manifest.
@@ -81,6 +83,8 @@ def extract(
         device: "auto", "cpu" or "cuda[:N]".
         offline: never fetch anything.
         asr: speech recognition where there are no transcripts, see `Transcriber`.
+        split: of the videos wanted; None for all.
+        names: of the videos wanted; None for all.
         progress: called before each step and after each video.
 
     Raises:
@@ -91,7 +95,13 @@ def extract(
     from maven import __version__
 
     root = Path(root)
-    videos = read_corpus(root)
+    videos = [
+        video
+        for video in read_corpus(root)
+        if split in (None, video.split) and (names is None or video.name in names)
+    ]
+    if not videos:
+        raise StoreError(f"{root}: holds none of the videos that are wanted")
     device = choose_device(device)
     name, specs, folder = specs_of(encoders_name)
     transcriber = Transcriber(asr, offline=offline, device=device.partition(":")[0])

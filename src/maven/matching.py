@@ -5,7 +5,7 @@ Features of other encoders would fit in shape and mean nothing: they are refused
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +36,7 @@ def clips_of(
     data: Path,
     split: str | None,
     *,
+    names: Collection[str] | None = None,
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[tuple[list[Clip], list[str]]]:
@@ -43,9 +44,16 @@ def clips_of(
 
     The features of a corpus are extracted first, into a folder that is gone afterwards.
 
+    Args:
+        found: the network.
+        data: a store or a corpus.
+        split: of the clips; None for all.
+        names: of the videos that are wanted of a corpus; None for those of the split.
+        offline: never fetch anything.
+        progress: told how many videos have features.
+
     Yields:
-        The clips, and the names of those videos of the corpus, of any split, that could not be
-        read.
+        The clips, and the names of those videos, of any split in a store, that could not be read.
 
     Raises:
         StoreError: the store has no features of the network's encoders, or no clip of the split.
@@ -64,8 +72,9 @@ def clips_of(
     name = "mini" if found.folder == MINI_FOLDER else str(found.folder)
     with TemporaryDirectory(prefix="maven-features-") as folder:
         manifest = extract(
-            data, Path(folder), name, device=found.device, offline=offline, progress=told
-        )
+            data, Path(folder), name, device=found.device, offline=offline, split=split,
+            names=names, progress=told,
+        )  # fmt: skip
         if reason := difference(found, manifest):
             raise ModelError(f"{found.folder} does not fit together: {reason}")
         yield _split(found, Path(folder), manifest, split), [name for name, _ in manifest.failed]
@@ -111,13 +120,16 @@ def difference(found: Network, manifest: Manifest) -> str | None:
             return f"{modality}: {about['width']} wide, not {width}"
         if about["kind"] != spec.kind:
             return f"{modality}: {about['kind']}, not {spec.kind}"
-        known = recorded.get(modality, {}).get("fingerprint")
-        if known is None and spec.kind != "mini":
+        if spec.kind == "mini":  # small enough to look at
+            known = _fingerprint(found, modality)
+        else:
+            known = recorded.get(modality, {}).get("fingerprint")
+        if known is None:
             came = _named(about["source"], about["revision"])
             wanted = _named(spec.source, spec.revision)
             if came != wanted:
                 return f"{modality}: {came}, not {wanted}"
-        elif (known or _fingerprint(found, modality)) != about["fingerprint"]:
+        elif known != about["fingerprint"]:
             return f"{modality}: other weights or preparation"
     return None
 

@@ -383,7 +383,8 @@ def submit(
     with one_line_errors(debug), progress_bar(where.name) as report:
         rows = read_sample(sample)
         found = load_network(model, device=device, offline=offline)
-        read = clips_of(found, where, None, offline=offline, progress=report)
+        wanted = {row.rpartition("/")[0] for row in rows}
+        read = clips_of(found, where, None, names=wanted, offline=offline, progress=report)
         with read as (clips, left_out):
             _tell(left_out)
             va = submission(found.network, clips, rows, found.card.smoothing_s)

@@ -295,13 +295,14 @@ class Run:
         Raises:
             TrainError: it cannot be written.
         """
-        config = self.config()
+        config, about = self.config(), self.environment()
         training = {
+            "encoders": about["data"].get("encoders", {}),
             "figures": progress.best_figures(),
             "epoch": progress.best_epoch,
             "smoothed": {f"{width_s:g}": mean for width_s, mean in (smoothed or {}).items()},
             "settings": {name: value for name, value in config.items() if name != "features"},
-            "environment": self.environment(),
+            "environment": about,
         }
         card = ModelCard(config["name"], network.config, self._encoders, smoothing_s, training)
         with self._writing(self.best):

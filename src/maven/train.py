@@ -293,11 +293,14 @@ def run_training(
         about = preset(resolved["preset"], manifest.widths, **resolved["network"])
     except ValueError as error:
         raise TrainError(f"network: {error}") from error
+    if settings.loss == "theta" and about.head != "theta":
+        raise TrainError(f"loss theta needs a network with head theta, got {about.head}")
     clips = load_clips(resolved["features"], about.rate_hz, ("train", "val"), resolved["encoders"])
     train_clips, val_clips = split_clips(only(clips, resolved["modalities"]), resolved["fold"])
     _check_parts(train_clips, val_clips, f"{resolved['features']}, fold {resolved['fold']}")
     names = {"train": [c.name for c in train_clips], "val": [c.name for c in val_clips]}
     data = {"manifest": manifest.name, "sha256": manifest.sha256, "clips": names}
+    data["encoders"] = manifest.encoders
     run = Run(folder, *encoders_of(manifest))
     fabric = launch(settings)
     if resume and run.environment()["data"] != data:
@@ -376,4 +379,5 @@ def encoders_of(manifest: Manifest) -> tuple[dict[str, EncoderSpec], dict[str, P
         wanted = manifest.encoders[m]["fingerprint"]
         if not path.is_file() or load_mini(m, path, "cpu").fingerprint != wanted:
             raise TrainError(f"{path} did not make these features; run `maven features` again")
-    return specs, {source: folder / source for source in small.values()}
+    files = [*small.values(), *(path.name for path in folder.glob("LICENSE*"))]
+    return specs, {name: folder / name for name in files}
