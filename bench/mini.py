@@ -15,7 +15,9 @@ import torch
 from machine import DATA, describe
 from maven.checkpoint import MINI_FOLDER
 from maven.datasets import corpora, prepare
-from maven.encoders.mini import FACE_CLASSES, VOICE_CLASSES, level_free, load_mini
+from maven.encoders.faces import FACE_CLASSES
+from maven.encoders.mini import load_mini
+from maven.encoders.voices import VOICE_CLASSES, level_free
 from maven.metrics import ccc
 
 

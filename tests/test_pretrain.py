@@ -14,29 +14,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maven.encoders.mini import (
-    BUCKETS,
-    CROP_PX,
-    FACE_LEFT_PX,
-    FACE_PX,
-    FACE_TOP_PX,
-    FLOOR,
-    MEL_BINS,
-    FaceNet,
-    MiniText,
-    level_free,
-    tokenise,
-)
+from maven.augment import augment_faces, augment_voices, pad_mels
+from maven.encoders.faces import CROP_PX, FACE_LEFT_PX, FACE_PX, FACE_TOP_PX, FaceNet
+from maven.encoders.voices import FLOOR, MEL_BINS, level_free
+from maven.encoders.words import BUCKETS, MiniText, tokenise
+from maven.lexicon import fit_words
 from maven.metrics import ccc
 from maven.pretrain import (
     Labelled,
     PretrainConfig,
     _average,
     _batches,
-    augment_faces,
-    augment_voices,
-    fit_words,
-    pad_mels,
     score,
     train_faces,
     train_voices,
@@ -355,7 +343,7 @@ def test_the_score_is_accuracy_and_ccc() -> None:
 
 def test_inference_sees_what_training_scores() -> None:
     """The part of the crop that `MiniVisual` cuts out is the one that is scored."""
-    from maven.encoders.mini import MiniVisual
+    from maven.encoders.faces import MiniVisual
 
     torch.manual_seed(0)
     net = FaceNet().eval()

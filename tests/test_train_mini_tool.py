@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 import maven
 from maven import checkpoint
-from maven.encoders.mini import BUCKETS, FACE_CLASSES
+from maven.encoders.faces import FACE_CLASSES
+from maven.encoders.words import BUCKETS
 from maven.media import AUDIO_RATE_HZ
 from maven.model import MODALITIES, MavenConfig
 from media_factory import write_clip

@@ -9,7 +9,9 @@ from safetensors.torch import save_file
 
 from maven.checkpoint import ModelCard, save
 from maven.encoders.build import EncoderSpec
-from maven.encoders.mini import BUCKETS, FaceNet, MiniAudio, MiniText, MiniVisual, VoiceNet
+from maven.encoders.faces import FaceNet, MiniVisual
+from maven.encoders.voices import MiniAudio, VoiceNet
+from maven.encoders.words import BUCKETS, MiniText
 from maven.model import MODALITIES, Maven, MavenConfig
 
 

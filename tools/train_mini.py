@@ -29,22 +29,19 @@ import yaml
 from safetensors.torch import save as to_bytes
 
 from maven import __version__
+from maven.augment import augment_faces, pad_mels
 from maven.checkpoint import ModelCard, save, write
 from maven.datasets import compose, corpora, prepare
 from maven.datasets.clips import Clip, Stream, moment_sample
 from maven.encoders.build import EncoderSpec
-from maven.encoders.mini import FACE_CLASSES, VOICE_CLASSES, MiniText, level_free, load_mini
+from maven.encoders.faces import FACE_CLASSES
+from maven.encoders.mini import load_mini
+from maven.encoders.voices import VOICE_CLASSES, level_free
+from maven.encoders.words import MiniText
+from maven.lexicon import fit_words
 from maven.metrics import ccc
 from maven.model import MODALITIES, Maven, preset
-from maven.pretrain import (
-    Labelled,
-    PretrainConfig,
-    augment_faces,
-    fit_words,
-    pad_mels,
-    train_faces,
-    train_voices,
-)
+from maven.pretrain import Labelled, PretrainConfig, train_faces, train_voices
 from maven.recipe import TrainConfig
 from maven.timeline import place_samples, uniform_grid
 from maven.train import train

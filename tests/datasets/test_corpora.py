@@ -18,7 +18,8 @@ from maven.datasets.corpora import (
     read_sentences,
     read_speech,
 )
-from maven.encoders.mini import FACE_CLASSES, VOICE_CLASSES
+from maven.encoders.faces import FACE_CLASSES
+from maven.encoders.voices import VOICE_CLASSES
 
 
 def touch(path: Path) -> None:

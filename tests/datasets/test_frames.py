@@ -24,7 +24,7 @@ from maven.datasets.frames import (
     read_crop,
     stretched,
 )
-from maven.encoders.mini import CROP_PX
+from maven.encoders.faces import CROP_PX
 from maven.faces.crop import TEMPLATE_PX, crop
 from media_factory import clicks, write_clip
 

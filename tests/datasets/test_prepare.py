@@ -20,7 +20,8 @@ from maven.datasets.prepare import (
     restore_mel,
     save,
 )
-from maven.encoders.mini import CROP_PX, log_mel, mel_filters
+from maven.encoders.faces import CROP_PX
+from maven.encoders.voices import log_mel, mel_filters
 from maven.faces.crop import TEMPLATE_PX, TEMPLATE_SIDE_PX
 from maven.faces.detect import CenterFace
 from maven.media import AUDIO_RATE_HZ, read_audio

@@ -16,19 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maven.encoders.base import encode_audio, encode_crops
-from maven.encoders.mini import (
-    CROP_PX,
-    FACE_BATCH,
+from maven.encoders.faces import CROP_PX, FACE_BATCH, FaceNet, MiniVisual, grey_faces
+from maven.encoders.mini import load_mini
+from maven.encoders.voices import (
     FLOOR,
     LEVEL_S,
     MEL_BINS,
-    FaceNet,
     MiniAudio,
-    MiniVisual,
     VoiceNet,
-    grey_faces,
     level_free,
-    load_mini,
     log_mel,
     mel_filters,
 )

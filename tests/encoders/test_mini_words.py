@@ -17,15 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from maven.encoders.base import encode_words
-from maven.encoders.mini import (
-    BUCKETS,
-    MAX_SENTENCE_WORDS,
-    NEAR_WORDS,
-    MiniText,
-    load_mini,
-    ngrams,
-    tokenise,
-)
+from maven.encoders.mini import load_mini
+from maven.encoders.words import BUCKETS, MAX_SENTENCE_WORDS, NEAR_WORDS, MiniText, ngrams, tokenise
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +141,7 @@ def test_hashes_are_the_same_in_every_process() -> None:
         + [zlib.crc32(b"c<ab>") % (1 << 17)]
     ]
     tokens = ["so", "happy", "naïve"]
-    script = f"from maven.encoders.mini import ngrams; print(ngrams({tokens!r}))"
+    script = f"from maven.encoders.words import ngrams; print(ngrams({tokens!r}))"
     run = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {"PYTHONHASHSEED": "4242", "PYTHONUTF8": "1"},

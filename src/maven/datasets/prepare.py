@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maven.datasets.corpora import Faces, Utterance
-from maven.encoders.mini import CROP_PX, MEL_BINS, log_mel, mel_filters
+from maven.encoders.faces import CROP_PX
+from maven.encoders.voices import MEL_BINS, log_mel, mel_filters
 from maven.files import whole
 from maven.media import read_audio
 
@@ -51,7 +52,7 @@ def prepare_faces(faces: Faces, progress: Progress | None = None) -> npt.NDArray
         found = detect(np.repeat(large[:, :, None], 3, 2))
         landmarks_px = np.array(MEAN_LANDMARKS) * image.shape[0]
         if found:
-            landmarks_px = (found[0].landmarks_px - BORDER_PX) / scale
+            landmarks_px = (found[0].landmarks_px - BORDER_PX + 0.5) / scale - 0.5
         crops[k] = crop(np.repeat(image[:, :, None], 3, 2), landmarks_px, CROP_PX)[:, :, 0]
         if progress:
             progress(k + 1, len(crops))

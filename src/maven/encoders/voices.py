@@ -1,0 +1,138 @@
+"""The embedded audio encoder: a small network on log mels from which the level is taken out."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maven.media import AUDIO_RATE_HZ
+
+Floats = npt.NDArray[np.float32]
+
+MEL_BINS = 64
+MEL_HOP = 160  # samples: 100 frames a second
+MEL_WINDOW = 400
+MEL_FFT = 512
+MEL_LOW_HZ, MEL_HIGH_HZ = 60.0, 7600.0
+LEVEL_S = 2.0  # loudness is measured within this much on either side, and taken out
+FLOOR = -9.0  # log power, relative to that loudness (-39 dB), below which nothing is heard
+VOICE_STRIDE = 4  # mel frames a vector: 25 vectors a second
+VOICE_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "calm")
+
+
+def mel_filters() -> Tensor:
+    """Triangular filters (257, 64) on the HTK mel scale, each of unit sum."""
+    low, high = (2595 * np.log10(1 + hz / 700) for hz in (MEL_LOW_HZ, MEL_HIGH_HZ))
+    edges_hz = 700 * (10 ** (np.linspace(low, high, MEL_BINS + 2) / 2595) - 1)
+    bins_hz = np.linspace(0, AUDIO_RATE_HZ / 2, MEL_FFT // 2 + 1)[:, None]
+    rise = (bins_hz - edges_hz[:-2]) / np.diff(edges_hz)[:-1]
+    fall = (edges_hz[2:] - bins_hz) / np.diff(edges_hz)[1:]
+    filters = np.maximum(0, np.minimum(rise, fall))
+    return torch.from_numpy((filters / filters.sum(0).clip(1e-9)).astype(np.float32))
+
+
+def log_mel(samples: Tensor, filters: Tensor) -> Tensor:
+    """Log mel power of samples (n,) at 16 kHz -> (64, n // 160); frame k is at 10 k + 5 ms."""
+    frames = len(samples) // MEL_HOP
+    pad = (MEL_FFT - MEL_HOP) // 2
+    padded = F.pad(samples, (pad, pad + MEL_FFT))[: (frames - 1) * MEL_HOP + MEL_FFT]
+    if not frames:
+        return samples.new_zeros(MEL_BINS, 0)
+    window = F.pad(
+        torch.hann_window(MEL_WINDOW, device=samples.device), [(MEL_FFT - MEL_WINDOW) // 2] * 2
+    )
+    spectrum = torch.fft.rfft(padded.unfold(0, MEL_FFT, MEL_HOP) * window)
+    power: Tensor = spectrum.abs().square() @ filters
+    return (power + 1e-10).log().T
+
+
+def level_free(mel: Tensor) -> Tensor:
+    """Take the loudness within `LEVEL_S` of each frame out of log mels (..., 64, t); floor them.
+
+    A gain on the sound then changes nothing; vocal effort stays visible in the spectrum's shape.
+    """
+    power = mel.exp().mean(-2, keepdim=True)  # (..., 1, t)
+    radius = round(LEVEL_S * AUDIO_RATE_HZ / MEL_HOP)
+    flat = power.reshape(-1, 1, power.shape[-1])
+    level = F.avg_pool1d(flat, 2 * radius + 1, 1, radius, count_include_pad=False)
+    relative = mel - level.reshape(power.shape).clamp_min(1e-9).log()
+    return relative.clamp_min(FLOOR)
+
+
+class VoiceNet(nn.Module):
+    """Level-free log mels (b, 64, t) at 100 Hz -> (b, t // 4, 128) at 25 Hz; 0.4 M weights."""
+
+    width = 128
+    dilations = (1, 2, 4, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block(
+            width_in: int, width_out: int, size: int, stride: tuple[int, int]
+        ) -> list[nn.Module]:
+            return [
+                nn.Conv2d(width_in, width_out, size, stride, size // 2, bias=False),
+                nn.BatchNorm2d(width_out),
+                nn.ReLU(inplace=True),
+            ]
+
+        self.spectral = nn.Sequential(
+            *block(1, 24, 5, (2, 2)), *block(24, 48, 3, (2, 2)), *block(48, 96, 3, (2, 1)),
+            nn.Dropout2d(0.1), *block(96, 128, 3, (2, 1)), nn.Dropout2d(0.1),
+        )  # fmt: skip
+        self.mix = nn.Sequential(
+            nn.Conv1d(128 * MEL_BINS // 16, self.width, 1, bias=False),
+            nn.BatchNorm1d(self.width),
+            nn.ReLU(inplace=True),
+        )
+        self.temporal = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(self.width, self.width, 3, padding=d, dilation=d, bias=False),
+                nn.BatchNorm1d(self.width),
+                nn.ReLU(inplace=True),
+                nn.Dropout(0.1),
+            )
+            for d in self.dilations
+        )
+        self.attention = nn.Linear(self.width, 1)  # pools frames to an utterance, in training
+        self.classes = nn.Linear(self.width, len(VOICE_CLASSES))
+        self.affect = nn.Linear(self.width, 2)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Embed level-free mels (b, 64, t) -> (b, t // 4, 128)."""
+        mel = mel[..., : mel.shape[-1] // VOICE_STRIDE * VOICE_STRIDE]
+        maps = self.spectral((mel[:, None] + 3.0) / 3.0)  # (b, 128, 4, t / 4)
+        x = self.mix(maps.flatten(1, 2))
+        for layer in self.temporal:
+            x = x + layer(x)
+        return x.transpose(1, 2)  # type: ignore[no-any-return]
+
+    def answer(self, frames: Tensor) -> Tensor:
+        """Read frames (b, t, 128) -> valence, arousal, eight class logits, salience (b, t, 11)."""
+        return torch.cat((self.affect(frames), self.classes(frames), self.attention(frames)), -1)
+
+
+class MiniAudio:
+    """`VoiceNet` as an audio encoder; it passes on its network's answer, as `MiniVisual` does."""
+
+    width = 2 + len(VOICE_CLASSES) + 1
+    rate_hz = AUDIO_RATE_HZ / MEL_HOP / VOICE_STRIDE
+    context_s = 3.0  # 2 s of level, 0.8 s of convolutions
+
+    def __init__(self, net: VoiceNet, fingerprint: str, device: str) -> None:
+        self.name, self.fingerprint = "mini-voice", fingerprint
+        self.net, self._device = net.to(device).eval(), device
+        self._filters = mel_filters().to(device)
+
+    @torch.inference_mode()
+    def __call__(self, samples: Floats) -> Floats:
+        """Encode samples (n,) at 16 kHz -> (n // 640, 11)."""
+        if len(samples) < MEL_HOP * VOICE_STRIDE:
+            return np.zeros((0, self.width), np.float32)
+        mel = log_mel(torch.from_numpy(samples).to(self._device), self._filters)
+        answers: Floats = self.net.answer(self.net(level_free(mel)[None]))[0].cpu().numpy()
+        return answers
