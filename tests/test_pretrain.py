@@ -1,11 +1,8 @@
-"""Training of the mini encoders on planted problems; the lexicon against dense ridge regression."""
+"""Training of the mini encoders on planted problems."""
 
 from __future__ import annotations
 
-import zlib
-from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -14,105 +11,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maven.augment import augment_faces, augment_voices, pad_mels
+from maven.augment import add_noise, augment_faces, augment_voices, pad_mels
 from maven.encoders.faces import CROP_PX, FACE_LEFT_PX, FACE_PX, FACE_TOP_PX, FaceNet
 from maven.encoders.voices import FLOOR, MEL_BINS, level_free
-from maven.encoders.words import BUCKETS, MiniText, tokenise
-from maven.lexicon import fit_words
 from maven.metrics import ccc
 from maven.pretrain import (
+    SMALL_PX,
     Labelled,
     PretrainConfig,
     _average,
     _batches,
+    revised,
     score,
+    smoothed,
     train_faces,
     train_voices,
 )
 
 Figures = list[dict[str, Any]]
-
-# --- words -------------------------------------------------------------------------------------
-
-
-def planted(n: int, words: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Sentences of which each word adds its own (valence, arousal): texts and labels (n, 2)."""
-    random = np.random.default_rng(7)  # the same language for every seed
-    letters = list("abcdefghijklmnopqrstuvwxyz")
-    vocabulary = ["".join(random.choice(letters, 6)) for _ in range(words)]
-    values = random.normal(0, 0.3, (words, 2))
-    random = np.random.default_rng(seed)
-    chosen = random.integers(0, words, (n, 7))
-    texts = [" ".join(vocabulary[k] for k in row) + "." for row in chosen]
-    labels = values[chosen].mean(1) + random.normal(0, 0.02, (n, 2)) + (0.1, -0.05)
-    return texts, labels.astype(np.float32)
-
-
-def test_a_planted_lexicon_is_found() -> None:
-    texts, va = planted(500, 40, seed=0)
-    lexicon = fit_words(texts, va, ridge=0.3)
-    assert lexicon.table.shape == (BUCKETS, 2)
-    assert lexicon.idf.shape == (BUCKETS,)
-    held_out, true = planted(150, 40, seed=1)
-    encode = MiniText(lexicon.table, lexicon.idf, lexicon.bias, "")
-    predicted = np.stack([encode.score(text) for text in held_out])
-    for k in range(2):
-        assert ccc(predicted[:, k], true[:, k]) > 0.8
-    np.testing.assert_allclose(predicted.std(0), true.std(0), rtol=0.2)  # the stretch
-
-
-def dense_tfidf(texts: list[str], min_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (n, buckets) float64 of unit length and the idf (buckets,)."""
-    counts = []
-    for text in texts:
-        tokens = tokenise(text.split())[0]
-        names = [f"w{t}" for t in tokens] + [f"b{a} {b}" for a, b in pairwise(tokens)]
-        for token in tokens:
-            marked = f"<{token}>"
-            names += [f"c{marked[i:j]}" for i in range(len(marked)) for j in range(i + 2, i + 6)
-                      if j <= len(marked)]  # fmt: skip
-        counts.append(Counter(zlib.crc32(name.encode()) % BUCKETS for name in names))
-    seen = np.zeros(BUCKETS)
-    for row in counts:
-        seen[list(row)] += 1
-    idf = np.where(seen >= min_count, np.log((1 + len(texts)) / (1 + seen)) + 1, 0)
-    rows = np.zeros((len(texts), BUCKETS))
-    for row, count in zip(rows, counts, strict=True):
-        ids = list(count)
-        row[ids] = (1 + np.log([count[i] for i in ids])) * idf[ids]
-        row /= max(float(np.linalg.norm(row)), 1e-6)
-    return rows, idf
-
-
-def dense_ridge(rows: np.ndarray, target: np.ndarray, ridge: float) -> np.ndarray:
-    return np.asarray(rows.T @ np.linalg.solve(rows @ rows.T + ridge * np.eye(len(rows)), target))
-
-
-@pytest.mark.parametrize("ridge", [0.1, 1.0])
-def test_it_is_dense_ridge_regression(ridge: float) -> None:
-    texts, va = planted(45, 25, seed=2)
-    lexicon = fit_words(texts, va, ridge)
-    rows, idf = dense_tfidf(texts, 2)
-    np.testing.assert_allclose(lexicon.idf, idf, atol=1e-6)
-    target = va.astype(np.float64) - va.astype(np.float64).mean(0)
-    np.testing.assert_allclose(lexicon.bias, va.mean(0), atol=1e-6)
-    held_out = np.zeros_like(target)
-    part = np.arange(len(texts)) % 10
-    for k in range(10):
-        weights = dense_ridge(rows[part != k], target[part != k], ridge)
-        held_out[part == k] = rows[part == k] @ weights
-    table = dense_ridge(rows, target, ridge) * target.std(0) / held_out.std(0)
-    np.testing.assert_allclose(lexicon.table, table, atol=1e-5 * np.abs(table).max())
-
-
-def test_a_language_of_strangers_leaves_the_bias() -> None:
-    """No n-gram occurs twice, so none is known."""
-    texts = ["a", "m", "z", "1", "?"]
-    lexicon = fit_words(texts, np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2), 1.0)
-    assert not lexicon.table.any()
-    encode = MiniText(lexicon.table, lexicon.idf, lexicon.bias, "")
-    np.testing.assert_allclose(encode.score("a z"), lexicon.bias)
-
 
 # --- augmentation ------------------------------------------------------------------------------
 
@@ -195,11 +111,26 @@ def test_augmented_voices() -> None:
     torch.testing.assert_close(mel, before, rtol=0, atol=0)
 
 
-def test_short_clips_are_kept_whole() -> None:
+def test_short_clips_are_kept_whole_but_for_their_pace() -> None:
     mel, _ = some_mels(8)
     lengths = torch.full((8,), 60)
     torch.manual_seed(0)
-    assert augment_voices(mel, lengths)[1].tolist() == [60] * 8
+    kept = augment_voices(mel, lengths)[1]
+    assert kept.min() >= int(60 / 1.14)
+    assert kept.max() <= 60 / 0.88
+    assert len(kept.unique()) > 2
+
+
+@pytest.mark.parametrize("below_db", [0.0, 10.0, 30.0])
+def test_noise_is_as_far_below_the_sound_as_asked(below_db: float) -> None:
+    random = np.random.default_rng(0)
+    mel = torch.from_numpy(random.normal(-4, 1, (6, MEL_BINS, 300)).astype(np.float32))
+    lengths = torch.full((6,), 300)
+    torch.manual_seed(0)
+    noisy = add_noise(mel, lengths, torch.full((6,), below_db))
+    added = (noisy.double().exp() - mel.double().exp()).sum((1, 2))
+    measured = 10 * (mel.double().exp().sum((1, 2)) / added).log10()
+    np.testing.assert_allclose(measured, below_db, atol=0.6)
 
 
 def test_mels_are_padded_below_what_can_be_heard() -> None:
@@ -305,7 +236,7 @@ def test_corpora_of_unequal_size_are_drawn_equally() -> None:
     weights = torch.tensor([1 / 900] * 900 + [1 / 100] * 100, dtype=torch.float64)
     data = Labelled(torch.arange(1000), classes, torch.zeros(1000, 2), None, weights)
     torch.manual_seed(0)
-    batches = list(_batches(data, 64))
+    batches = [batch for _, batch in _batches(data, 64)]
     assert [len(batch.classes) for batch in batches] == [64] * 15
     drawn = torch.cat([batch.classes for batch in batches]).float()
     assert drawn.mean().item() == pytest.approx(0.5, abs=0.06)
@@ -315,11 +246,52 @@ def test_corpora_of_unequal_size_are_drawn_equally() -> None:
 def test_without_weights_every_sample_is_drawn_once() -> None:
     data = Labelled(torch.arange(37), torch.zeros(37).long(), torch.zeros(37, 2), torch.arange(37))
     torch.manual_seed(0)
-    drawn = torch.cat([batch.inputs for batch in _batches(data, 6)]).tolist()
+    drawn = torch.cat([batch.inputs for _, batch in _batches(data, 6)]).tolist()
     assert len(drawn) == len(set(drawn)) == 36
-    for batch in _batches(data, 6):
+    for chosen, batch in _batches(data, 6):
+        assert torch.equal(chosen, batch.inputs)
         assert batch.lengths is not None
         assert torch.equal(batch.inputs, batch.lengths)
+
+
+def test_a_label_that_is_always_denied_is_given_up() -> None:
+    beliefs = smoothed(torch.tensor([0, 1]), 3)
+    torch.testing.assert_close(beliefs[0], torch.tensor([0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]))
+    answer = torch.tensor([[0.0, 0.0, 9.0], [0.0, 9.0, 0.0]])
+    once = revised(beliefs, answer)
+    torch.testing.assert_close(once.sum(1), torch.ones(2))
+    assert once.argmax(1).tolist() == [0, 1]
+    for _ in range(20):
+        beliefs = revised(beliefs, answer)
+    assert beliefs.argmax(1).tolist() == [2, 1]
+
+
+def test_labels_are_revised_from_the_share_asked_on() -> None:
+    train, val = face_problem(128, 0), face_problem(32, 1)
+    losses = []
+    for revise_from in (0.5, 1.0):
+        told: Figures = []
+        config = PretrainConfig(epochs=6, batch=32, revise_from=revise_from)
+        train_faces(train, val, config, told.append)
+        losses.append([figures["loss"] for figures in told])
+    assert losses[0][:3] == losses[1][:3]
+    assert all(a != b for a, b in zip(losses[0][3:], losses[1][3:], strict=True))
+
+
+def test_small_faces_first() -> None:
+    train, val = face_problem(64, 0), face_problem(16, 1)
+    sides: list[int] = []
+    config = PretrainConfig(epochs=2, batch=32, small_until=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def seen(faces: torch.Tensor, side_px: int) -> torch.Tensor:
+            sides.append(side_px)
+            return augment_faces(faces, side_px)
+
+        patch.setattr("maven.pretrain.augment_faces", seen)
+        train_faces(train, val, config, lambda _: None)
+    half = len(sides) // 2
+    assert sides == [SMALL_PX] * half + [FACE_PX] * half
 
 
 def test_the_score_is_accuracy_and_ccc() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,21 +18,29 @@ from safetensors.torch import load_file
 
 import maven
 from maven import checkpoint
+from maven.augment import pad_mels
+from maven.datasets.prepare import restore_mel
 from maven.encoders.faces import FACE_CLASSES
-from maven.encoders.words import BUCKETS
+from maven.encoders.mini import load_mini
+from maven.encoders.voices import VoiceNet
+from maven.encoders.words import BUCKETS, MiniText
+from maven.lexicon import RATINGS_FILE, VECTORS_FILE, fit_words
 from maven.media import AUDIO_RATE_HZ
 from maven.model import MODALITIES, MavenConfig
+from maven.pretrain import Labelled
 from media_factory import write_clip
+from mini_parts import CROSS_FITS, VOICE_FITS
 
 REPOSITORY = Path(__file__).parent.parent
 DEMO = Path(maven.__file__).parent / "assets" / "demo.mp4"
 TRAINED = ("prepare", "words", "faces", "voices", "parts", "fusion", "pack")
+RIDGE = 1.0
 RECIPE = {
     "seed": 0,
     "faces": {"epochs": 1, "batch": 8},
     "voices": {"epochs": 1, "batch": 4},
-    "voice_fold_epochs": 1,
-    "words": {"ridge": 1.0},
+    "voice_fold_epochs": 3,
+    "words": {"ridge": RIDGE},
     "network": {"width": 8, "join_width": 8, "join_layers": 1, "rate_hz": 5.0},
     "fusion_faces": 20,
     "sequence_s": 4.0,
@@ -152,14 +161,14 @@ def test_what_is_prepared(made: Path) -> None:
 
 
 def test_parts_come_from_their_splits(made: Path) -> None:
-    for split, faces, voices, sentences in (("train", 20, 9, 24), ("val", 8, 6, 6)):
+    for split, faces, voices, sentences in (("train", 20, 2 * 9, 2 * 24), ("val", 8, 6, 6)):
         with np.load(made / "work" / f"parts_{split}.npz") as parts:
             assert parts["faces"].shape == (faces, 9)
             assert parts["face_va"].shape == (faces, 2)
             assert len(parts["voice_lengths"]) == len(parts["speakers"]) == voices
             assert parts["voice_lengths"].sum() == len(parts["voices"])
             assert len(parts["sentence_lengths"]) == len(parts["sentence_va"]) == sentences
-            assert (parts["sentence_lengths"] == 6).all()
+            assert (parts["sentence_lengths"][: 6 if split == "val" else 24] == 6).all()
             held_out = {"ravdess-17", "ravdess-18"}
             assert set(parts["speakers"].tolist()) == (
                 held_out if split == "val" else {"ravdess-01", "ravdess-02", "nemo-AB0"}
@@ -167,16 +176,118 @@ def test_parts_come_from_their_splits(made: Path) -> None:
             assert all(np.isfinite(parts[name]).all() for name in ("faces", "voices", "sentences"))
 
 
-def test_training_sentences_are_encoded_by_lexica_that_have_not_seen_them(made: Path) -> None:
-    encoder = checkpoint.load(str(made / "out" / "toy"), device="cpu").encoders.text
+def test_training_faces_are_seen_changed(made: Path) -> None:
+    """Those of the validation split are seen as they are."""
+    encoder = load_mini("visual", made / "work" / "visual.safetensors", "cpu")
+    with np.load(made / "work" / "faces.npz") as faces:
+        crops, splits = faces["crops"], faces["splits"]
+    for split, same in (("train", False), ("val", True)):
+        clean = encoder(np.repeat(crops[splits == split][..., None], 3, 3))
+        with np.load(made / "work" / f"parts_{split}.npz") as parts:
+            distance = np.abs(parts["faces"][:, None] - clean).max(2).min(1)
+        assert ((distance < 1e-4) == same).all()
+
+
+def test_every_fold_of_the_voices_goes_without_its_speakers(
+    tool: ModuleType, made: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the training clips are encoded by a network that never heard their speakers, twice."""
+    work = made / "work"
+    (tmp_path / "voices.npz").symlink_to(work / "voices.npz")
+    given: list[Labelled] = []
+
+    def spy(train: Labelled, *_: object) -> VoiceNet:
+        given.append(train)
+        return VoiceNet()
+
+    monkeypatch.setattr(tool, "train_voices", spy)
+    command("voices", work=tmp_path)
+    assert len(given) == VOICE_FITS + tool.VOICE_NETS
+
+    with np.load(work / "voices.npz") as content:
+        data = dict(content)
+    mels = [restore_mel(mel) for mel in np.split(data["mels"], data["bounds"][1:-1])]
+    inputs = pad_mels(mels, tool.VOICE_FRAMES)[0]
+    trained = np.flatnonzero(data["splits"] == "train")
+    heard = []
+    for train in given:
+        rows = {row.numpy().tobytes() for row in train.inputs}
+        clips = {k for k in range(len(mels)) if inputs[k].tobytes() in rows}
+        assert clips <= set(trained.tolist())
+        heard.append({str(data["speakers"][k]) for k in clips})
+        assert train.weights is not None
+        assert len(train.weights) == len(rows)
+        assert (train.weights > 0).all()
+    speakers = {str(name) for name in data["speakers"][trained]}
+    assert all(names == speakers for names in heard[VOICE_FITS:])
+    assert all(names < speakers for names in heard[:VOICE_FITS])
+
+    encoders = [
+        load_mini("audio", work / f"audio_without_{k}.safetensors", "cpu")
+        for k in range(VOICE_FITS)
+    ]
+    with np.load(work / "parts_train.npz") as parts:
+        lengths, va, names = parts["voice_lengths"], parts["voice_va"], parts["speakers"]
+        stored = np.split(parts["voices"], lengths.cumsum()[:-1])
+    n = len(trained)
+    for both in (lengths, va, names):
+        np.testing.assert_array_equal(both[:n], both[n:])
+    np.testing.assert_array_equal(va[:n], data["va"][trained])
+    for k, clean, noisy, name in zip(trained, stored[:n], stored[n:], names[:n], strict=True):
+        mel = torch.from_numpy(mels[k].T.copy())
+        same = []
+        for encoder in encoders:
+            fast = encoder.answer(mel)  # 25 Hz; a step of the grid of 5 Hz is the mean of 5
+            means = [fast[max(5 * t - 3, 0) : 5 * t + 2].mean(0) for t in range(len(clean))]
+            same.append(np.allclose(clean, means, atol=1e-4))
+        assert sum(same) == 1
+        assert name not in heard[same.index(True)]
+        assert np.abs(clean - noisy).max() > 1e-2
+
+
+def test_sentences_are_encoded_by_lexica_that_have_not_seen_them(made: Path) -> None:
+    """Those of the training split a second time, with a recogniser's errors."""
     with (made / "sources" / "text" / "emobank.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    for split, name, same in (("train", "train", False), ("val", "dev", True)):
-        texts = [row["text"].split() for row in rows if row["split"] == name]
+    for split, name in (("train", "train"), ("val", "dev")):
+        texts = [row["text"] for row in rows if row["split"] == name]
         with np.load(made / "work" / f"parts_{split}.npz") as parts:
-            stored = parts["sentences"]
-        fresh = np.concatenate([encoder(text) for text in texts])
-        assert np.allclose(stored, fresh, atol=1e-3) == same
+            lengths, va = parts["sentence_lengths"], parts["sentence_va"]
+            stored = np.split(parts["sentences"], lengths.cumsum()[:-1])
+        n = len(texts)
+        for k, text in enumerate(texts):
+            if split == "train":
+                seen = [j for j in range(n) if j % CROSS_FITS != k % CROSS_FITS]
+                lexicon = fit_words([texts[j] for j in seen], va[seen], RIDGE)
+                encode = MiniText(lexicon, "")
+            else:
+                encode = load_mini("text", made / "work" / "text.safetensors", "cpu")
+            np.testing.assert_allclose(stored[k], encode(text.split()), atol=1e-5)
+        if split == "train":
+            np.testing.assert_array_equal(va[:n], va[n:])
+            pairs = list(zip(stored[:n], stored[n:], strict=True))
+            assert len({len(second) for _, second in pairs}) > 1
+            same = [len(a) == len(b) and np.allclose(a, b, atol=1e-3) for a, b in pairs]
+            assert np.mean(same) < 0.5
+
+
+def test_knowledge_of_words_enters_the_lexicon(
+    made: Path, command: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "known"
+    for name in (RATINGS_FILE, VECTORS_FILE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / RATINGS_FILE).write_text("splendid\t3.0\t0.5\t[]\nawful\t-3.0\t0.5\t[]\n")
+    vectors = {"splendid": [1.0, 0.0], "good": [0.9, 0.1], "awful": [0.0, 1.0]}
+    content = {"dimensions": 2, "words": list(vectors), "vectors": vectors}
+    (folder / VECTORS_FILE).write_text(json.dumps(content))
+    command("words", sources=made / "sources", knowledge=folder, work=tmp_path)
+    without = load_file(made / "work" / "text.safetensors")
+    lexicon = load_file(tmp_path / "text.safetensors")
+    assert len(without["names"]) == len(without["added"]) == 0
+    known = set(lexicon["names"].tolist())
+    assert {zlib.crc32(name.encode()) for name in ("splendid", "not awful", "good")} <= known
+    assert lexicon["added"].shape == (len(known), 2)
 
 
 def test_parts_are_the_same_again(made: Path, command: Command, tmp_path: Path) -> None:
@@ -205,7 +316,7 @@ def test_the_log_has_the_figures_of_every_step_that_trains(made: Path) -> None:
     assert by_step["fusion"][-1]["smoothing_s"] in RECIPE["smoothing_s"]  # type: ignore[operator]
 
 
-def test_the_packed_folder_is_a_model(made: Path) -> None:
+def test_the_packed_folder_is_a_model(tool: ModuleType, made: Path) -> None:
     folder = made / "out" / "toy"
     names = {"config.json", "model.safetensors", *(f"{m}.safetensors" for m in MODALITIES)}
     assert {path.name for path in folder.iterdir()} == names
@@ -215,6 +326,8 @@ def test_the_packed_folder_is_a_model(made: Path) -> None:
     left = {path.name for path in (made / "work").iterdir() if path.name.startswith(".")}
     assert not left
 
+    numbers = {name.partition(".")[0] for name in load_file(folder / "audio.safetensors")}
+    assert numbers == {str(k) for k in range(tool.VOICE_NETS)}
     for m in MODALITIES:
         tensors = load_file(folder / f"{m}.safetensors")
         assert all(t.dtype == torch.float16 for t in tensors.values() if t.is_floating_point())
@@ -226,6 +339,10 @@ def test_the_packed_folder_is_a_model(made: Path) -> None:
     assert set(model.card.training["figures"]) == {"all", *(f"{m}_only" for m in MODALITIES)}
     assert set(model.card.training["sha256"]) >= {"parts_train.npz", "visual.safetensors"}
     assert model.card.config.rate_hz == 5.0
+    rest = np.array(model.card.rest)
+    assert rest.shape == (len(MODALITIES), 2)
+    assert rest.any(1).all()  # of the origin, where nothing was measured
+    assert np.linalg.norm(rest.sum(0)) <= 1  # an answer
     assert not model.network.training
     for m, encoder in (("visual", model.encoders.visual), ("audio", model.encoders.audio)):
         assert model.card.config.input_width(m) == encoder.width

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from maven.checkpoint import ModelCard, save
 from maven.encoders.build import EncoderSpec
 from maven.encoders.faces import FaceNet, MiniVisual
-from maven.encoders.voices import MiniAudio, VoiceNet
+from maven.encoders.voices import MiniAudio, VoiceNet, numbered
 from maven.encoders.words import BUCKETS, MiniText
 from maven.model import MODALITIES, Maven, MavenConfig
 
@@ -19,7 +19,7 @@ def save_toy_mini(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(FaceNet().state_dict(), folder / "visual.safetensors")
-    save_file(VoiceNet().state_dict(), folder / "audio.safetensors")
+    save_file(numbered([VoiceNet()]), folder / "audio.safetensors")
     lexicon = {"table": torch.randn(BUCKETS, 2), "idf": torch.ones(BUCKETS), "bias": torch.zeros(2)}
     save_file(lexicon, folder / "text.safetensors")
     config = MavenConfig(MiniVisual.width, MiniAudio.width, MiniText.width, width=16, join_width=16)

@@ -3,8 +3,8 @@
     python tools/train_mini.py prepare --sources DATA --work runs/mini   # decode, align: once
     python tools/train_mini.py faces   --work runs/mini [--device cuda]  # -> visual.safetensors
     python tools/train_mini.py voices  --work runs/mini [--device cuda]  # -> audio.safetensors
-    python tools/train_mini.py words   --sources DATA --work runs/mini   # -> text.safetensors
-    python tools/train_mini.py parts   --sources DATA --work runs/mini [--device cuda]
+    python tools/train_mini.py words   --sources DATA --knowledge WORDS   # -> text.safetensors
+    python tools/train_mini.py parts   --sources DATA --knowledge WORDS
     python tools/train_mini.py fusion  --work runs/mini [--device cuda]  # -> model.safetensors
     python tools/train_mini.py pack    --work runs/mini --out src/maven/weights/mini
 
@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,28 +30,28 @@ import yaml
 from safetensors.torch import save as to_bytes
 
 from maven import __version__
-from maven.augment import augment_faces, pad_mels
+from maven.augment import pad_mels
 from maven.checkpoint import ModelCard, save, write
 from maven.datasets import compose, corpora, prepare
 from maven.datasets.clips import Clip, Stream, moment_sample
 from maven.encoders.build import EncoderSpec
 from maven.encoders.faces import FACE_CLASSES
-from maven.encoders.mini import load_mini
-from maven.encoders.voices import VOICE_CLASSES, level_free
+from maven.encoders.voices import VOICE_CLASSES, numbered
 from maven.encoders.words import MiniText
-from maven.lexicon import fit_words
+from maven.inference import resting
+from maven.lexicon import Knowledge, fit_words, read_knowledge
 from maven.metrics import ccc
 from maven.model import MODALITIES, Maven, preset
 from maven.pretrain import Labelled, PretrainConfig, train_faces, train_voices
 from maven.recipe import TrainConfig
-from maven.timeline import place_samples, uniform_grid
 from maven.train import train
 from maven.validate import choose_smoothing, score
+from mini_parts import VOICE_FITS, encode_parts, read_parts, speaker_folds
 
+VOICE_NETS = 2  # are shipped
 VOICE_FRAMES = 400  # 4 s: all but the longest clips fit
-CROSS_FITS = 5  # of the words' lexicon
-VOICE_FITS = 3
 SCORED = 20  # times, while the fusion is trained: its best averaged weights are kept
+RESTING = 10  # sequences in which nobody expresses anything
 PARTS = ("parts_train.npz", "parts_val.npz")
 ENCODERS = tuple(f"{m}.safetensors" for m in MODALITIES)
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -64,6 +65,7 @@ class Run:
         self.work: Path = arguments.work
         self.out: Path = arguments.out
         self.device: str = arguments.device
+        self._knowledge: Path | None = arguments.knowledge
         self.recipe: dict[str, Any] = yaml.safe_load(arguments.config.read_text())
         self.step: str = arguments.step
         self.work.mkdir(parents=True, exist_ok=True)
@@ -71,6 +73,10 @@ class Run:
     def config(self, section: str) -> PretrainConfig:
         """Settings of one encoder's training."""
         return PretrainConfig(seed=self.recipe["seed"], **self.recipe[section])
+
+    def knowledge(self) -> Knowledge | None:
+        """What is known of words before any sentence is read."""
+        return None if self._knowledge is None else read_knowledge(self._knowledge)
 
     def log(self, figures: dict[str, Any]) -> None:
         """Print figures and append them to the log."""
@@ -147,36 +153,47 @@ def step_faces(run: Run) -> None:
 
 
 def step_voices(run: Run) -> None:
-    """Train the voice network; RAVDESS and nEMO are drawn equally often.
+    """Train the voice networks; every class of RAVDESS and of nEMO is drawn equally often.
 
-    Then train one more for each third of the training speakers, without it: see `voice_parts`.
+    First one for each third of the training speakers, without it: they encode parts, see
+    `mini_parts`. Then those that are shipped, on all of them, from several seeds, see `MiniAudio`.
     """
     with np.load(run.work / "voices.npz") as content:
         data = dict(content)
     mels = np.split(data["mels"], data["bounds"][1:-1])
     inputs, lengths = pad_mels([prepare.restore_mel(mel) for mel in mels], VOICE_FRAMES)
     classes = np.array([VOICE_CLASSES.index(str(name)) for name in data["emotions"]])
-    corpus = np.array([str(name).split("-")[0] for name in data["speakers"]])
-    weights = np.array([1 / (corpus == name).sum() for name in corpus])
+    train = data["splits"] == "train"
+    weights = evenly([str(name).split("-")[0] for name in data["speakers"]], classes, train)
 
     def part(chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> Labelled:
         arrays = (inputs, classes, data["va"], lengths, weights)
         return Labelled(*(torch.from_numpy(a[chosen]).to(run.device) for a in arrays))
 
-    train, val = data["splits"] == "train", part(data["splits"] == "val")
-    config = run.config("voices")
-    net = train_voices(part(train), val, config, run.log)
-    run.save("audio.safetensors", net.state_dict())
-    config = replace(config, epochs=run.recipe["voice_fold_epochs"])
+    val, config = part(data["splits"] == "val"), run.config("voices")
+    shorter = replace(config, epochs=run.recipe["voice_fold_epochs"])
     folds = speaker_folds(data["speakers"])
     for k in range(VOICE_FITS):
-        net = train_voices(part(train & (folds != k)), val, config, run.log)
-        run.save(f"audio_without_{k}.safetensors", net.state_dict())
+        net = train_voices(part(train & (folds != k)), val, shorter, run.log)
+        run.save(f"audio_without_{k}.safetensors", numbered([net]))
+    seeds = range(config.seed, config.seed + VOICE_NETS)
+    nets = [train_voices(part(train), val, replace(config, seed=k), run.log) for k in seeds]
+    run.save("audio.safetensors", numbered(nets))
 
 
-def speaker_folds(speakers: np.ndarray[Any, np.dtype[np.str_]]) -> np.ndarray[Any, Any]:
-    """Assign every clip (n,) to one of `VOICE_FITS` folds, all clips of a speaker to the same."""
-    return np.unique(speakers, return_inverse=True)[1] % VOICE_FITS
+def evenly(
+    corpus: Sequence[str],
+    classes: np.ndarray[Any, np.dtype[np.int64]],
+    chosen: np.ndarray[Any, np.dtype[np.bool_]],
+) -> Array:
+    """Weights (n,) by which each corpus, and in it each class, is drawn equally often."""
+    weights = np.zeros(len(classes))
+    for name in set(corpus):
+        own = chosen & (np.array(corpus) == name)
+        for k in np.unique(classes[own]):
+            weights[own & (classes == k)] = 1 / (own & (classes == k)).sum()
+        weights[own] /= weights[own].sum()
+    return weights
 
 
 def step_words(run: Run) -> None:
@@ -184,8 +201,9 @@ def step_words(run: Run) -> None:
     assert run.sources is not None
     sentences = corpora.read_sentences(run.sources)
     train, val = sentences.splits == "train", sentences.splits == "val"
-    lexicon = fit_words(_texts(sentences, train), sentences.va[train], run.recipe["words"]["ridge"])
-    encode = MiniText(lexicon.table, lexicon.idf, lexicon.bias, "")
+    ridge, knowledge = run.recipe["words"]["ridge"], run.knowledge()
+    lexicon = fit_words(_texts(sentences, train), sentences.va[train], ridge, knowledge)
+    encode = MiniText(lexicon, "")
     predicted = np.stack([encode.score(text) for text in _texts(sentences, val)])
     true = sentences.va[val]
     run.log(
@@ -194,113 +212,17 @@ def step_words(run: Run) -> None:
             "ccc_arousal": ccc(predicted[:, 1], true[:, 1]),
         }
     )
-    arrays = {"table": lexicon.table, "idf": lexicon.idf, "bias": lexicon.bias}
-    run.save("text.safetensors", {k: torch.from_numpy(v) for k, v in arrays.items()})
+    run.save("text.safetensors", {k: torch.from_numpy(v) for k, v in vars(lexicon).items()})
 
 
 def _texts(sentences: corpora.Sentences, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> list[str]:
     return [sentences.texts[k] for k in np.flatnonzero(chosen)]
 
 
-def face_parts(run: Run, split: str, limit: int) -> tuple[Array, Array]:
-    """Features and proxy labels of a split's faces; training faces are seen augmented."""
-    encoder = load_mini("visual", run.work / "visual.safetensors", run.device)
-    with np.load(run.work / "faces.npz") as content:
-        crops, va = content["crops"], content["va"]
-        chosen = np.flatnonzero(content["splits"] == split)
-    chosen = np.random.default_rng(run.recipe["seed"]).permutation(chosen)[:limit]
-    if split != "train":
-        return encoder(np.repeat(crops[chosen][..., None], 3, 3)), va[chosen]
-    features = []
-    torch.manual_seed(run.recipe["seed"])  # of what `augment_faces` draws
-    for part in np.array_split(chosen, max(len(chosen) // 256, 1)):
-        faces = torch.from_numpy(crops[part])[:, None].float() / 255
-        with torch.inference_mode():
-            embedded = encoder.net(augment_faces(faces.to(run.device)))
-            features.append(encoder.net.answer(embedded).cpu().numpy())
-    return np.concatenate(features), va[chosen]
-
-
-def voice_parts(run: Run, split: str, rate_hz: float) -> tuple[list[Array], Array, Array]:
-    """Features of a split's clips on the network's grid, their proxy labels and speakers.
-
-    Training clips are encoded by networks that never heard their speakers: on those it has learned
-    a voice network is nearly always right, and the fusion would trust it far too much.
-    """
-    names = [f"audio_without_{k}" for k in range(VOICE_FITS)] if split == "train" else ["audio"]
-    encoders = [load_mini("audio", run.work / f"{n}.safetensors", run.device) for n in names]
-    with np.load(run.work / "voices.npz") as content:
-        data = dict(content)
-    mels = np.split(data["mels"], data["bounds"][1:-1])
-    sequences = []
-    chosen = np.flatnonzero(data["splits"] == split)
-    folds = speaker_folds(data["speakers"])
-    for k in chosen:
-        encoder = encoders[folds[k] if split == "train" else 0]
-        mel = torch.from_numpy(prepare.restore_mel(mels[k]).T.copy()).to(run.device)
-        with torch.inference_mode():
-            vectors = encoder.net.answer(encoder.net(level_free(mel)[None]))[0].cpu().numpy()
-        times_s = (np.arange(len(vectors)) + 0.5) / encoder.rate_hz
-        grid_s = uniform_grid(0.0, float(times_s[-1]), rate_hz)
-        sequences.append(place_samples(times_s, vectors, grid_s, 0.25).features)
-    return sequences, data["va"][chosen], data["speakers"][chosen]
-
-
-def sentence_parts(run: Run, split: str) -> tuple[list[Array], Array]:
-    """Word vectors of a split's sentences and their labels.
-
-    Training sentences are encoded by lexica fitted without them: on sentences that it has seen a
-    lexicon is far better than it will ever be in use, and the network would trust it too much.
-    """
-    assert run.sources is not None
-    sentences = corpora.read_sentences(run.sources)
-    chosen = sentences.splits == split
-    texts, va = _texts(sentences, chosen), sentences.va[chosen]
-    if split != "train":
-        encoder = load_mini("text", run.work / "text.safetensors", run.device)
-        return [encoder(text.split()) for text in texts], va
-    vectors: list[Array] = [np.zeros((0, MiniText.width), np.float32)] * len(texts)
-    fold = np.arange(len(texts)) % CROSS_FITS
-    for k in range(CROSS_FITS):
-        seen = np.flatnonzero(fold != k)
-        lexicon = fit_words([texts[i] for i in seen], va[seen], run.recipe["words"]["ridge"])
-        encode = MiniText(lexicon.table, lexicon.idf, lexicon.bias, "")
-        for i in np.flatnonzero(fold == k):
-            vectors[i] = encode(texts[i].split())
-    return vectors, va
-
-
 def step_parts(run: Run) -> None:
     """Encode the parts of which sequences are composed."""
-    rate_hz = run.recipe["network"]["rate_hz"]
-    for split in ("train", "val"):
-        faces, face_va = face_parts(run, split, run.recipe["fusion_faces"])
-        voices, voice_va, speakers = voice_parts(run, split, rate_hz)
-        sentences, sentence_va = sentence_parts(run, split)
-        prepare.save(
-            run.work / f"parts_{split}.npz",
-            faces=faces, face_va=face_va,
-            voices=np.concatenate(voices), voice_lengths=np.array([len(v) for v in voices]),
-            voice_va=voice_va, speakers=speakers,
-            sentences=np.concatenate(sentences),
-            sentence_lengths=np.array([len(v) for v in sentences]), sentence_va=sentence_va,
-        )  # fmt: skip
-
-
-def read_parts(run: Run, split: str) -> compose.Parts:
-    """Read what `step_parts` wrote."""
-    with np.load(run.work / f"parts_{split}.npz") as content:
-        data = dict(content)
-
-    def cut(name: str, lengths: str) -> list[Array]:
-        return np.split(data[name], data[lengths].cumsum()[:-1])
-
-    return compose.Parts(
-        data["faces"], data["face_va"],
-        cut("voices", "voice_lengths"), data["voice_va"], data["speakers"],
-        cut("sentences", "sentence_lengths"), data["sentence_va"],
-        run.recipe["network"]["rate_hz"],
-    )  # fmt: skip
+    assert run.sources is not None
+    encode_parts(run.sources, run.work, run.recipe, run.knowledge(), run.device)
 
 
 def fusion_settings(recipe: dict[str, Any], device: str) -> tuple[TrainConfig, int]:
@@ -320,7 +242,8 @@ def sequences(parts: compose.Parts, count: int, seconds: float, seed: int) -> li
 
 def step_fusion(run: Run) -> None:
     """Train the network on composed sequences, choose the smoothing, write the model folder."""
-    train_parts, val_parts = read_parts(run, "train"), read_parts(run, "val")
+    rate_hz = run.recipe["network"]["rate_hz"]
+    train_parts, val_parts = (read_parts(run.work, name, rate_hz) for name in ("train", "val"))
     seed, seconds = run.recipe["seed"], run.recipe["sequence_s"]
     first = sequences(train_parts, 64, seconds, seed + 1)
     widths = {m: first[0].features.values[m].shape[1] for m in MODALITIES}
@@ -346,7 +269,10 @@ def step_fusion(run: Run) -> None:
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "maven": __version__},
         "sha256": {name: sha256(run.work / name) for name in (*PARTS, *ENCODERS)},
     }
-    save(average.half(), ModelCard("mini", config, specs, smoothing_s, training), run.work)
+    neutral = sequences(train_parts.carried_by(None), RESTING, run.recipe["val_s"], seed + 3)
+    rest = resting(average, [clip.features for clip in neutral], smoothing_s)
+    card = ModelCard("mini", config, specs, smoothing_s, training, rest=rest)
+    save(average.half(), card, run.work)
 
 
 def step_pack(run: Run) -> None:
@@ -381,6 +307,7 @@ def main() -> None:
     )
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--sources", type=Path, help="folder of the corpora (text, speech, faces)")
+    parser.add_argument("--knowledge", type=Path, help="folder of what is known of words")
     parser.add_argument("--work", type=Path, default=Path("runs/mini"))
     parser.add_argument("--out", type=Path, default=Path("src/maven/weights/mini"))
     parser.add_argument("--config", type=Path, default=Path("configs/mini.yaml"))

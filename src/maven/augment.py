@@ -14,8 +14,12 @@ from maven.encoders.faces import CROP_PX, FACE_PX
 from maven.encoders.voices import FLOOR, MEL_BINS
 
 
-def augment_faces(faces: Tensor) -> Tensor:
-    """Turn, scale, mirror, blur, relight and cover faces (n, 1, 56, 56) -> (n, 1, 48, 48)."""
+def augment_faces(faces: Tensor, side_px: int = FACE_PX) -> Tensor:
+    """Turn, scale, mirror, blur, sharpen, relight and cover faces (n, 1, 56, 56).
+
+    Returns:
+        (n, 1, side_px, side_px): the part that the network sees, at this size.
+    """
     n, device = len(faces), faces.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -34,28 +38,34 @@ def augment_faces(faces: Tensor) -> Tensor:
         ),
         1,
     )
-    grid = F.affine_grid(matrix, [n, 1, FACE_PX, FACE_PX], align_corners=False)
+    grid = F.affine_grid(matrix, [n, 1, side_px, side_px], align_corners=False)
     faces = F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+    # -1 sharpens (a camera's faces are crisper than those of the corpus), 1 halves the resolution.
     small = F.interpolate(faces, scale_factor=0.5, mode="area")
-    small = F.interpolate(small, size=FACE_PX, mode="bilinear", align_corners=False)
-    blur = (uniform(0, 1, 1, 1, 1) < 0.3) * uniform(0, 1, 1, 1, 1)
+    small = F.interpolate(small, size=side_px, mode="bilinear", align_corners=False)
+    blur = (uniform(0, 1, 1, 1, 1) < 0.5) * uniform(-0.7, 1, 1, 1, 1)
+    faces = faces + blur * (small - faces)
+    small = F.interpolate(faces, scale_factor=0.25, mode="area")
+    small = F.interpolate(small, size=side_px, mode="bilinear", align_corners=False)
+    blur = (uniform(0, 1, 1, 1, 1) < 0.1) * uniform(0, 0.8, 1, 1, 1)
     faces = faces + blur * (small - faces)
     mean = faces.mean((1, 2, 3), keepdim=True)
     faces = mean + (faces - mean) * uniform(0.5, 1.5, 1, 1, 1)
-    ramp = torch.linspace(-1, 1, FACE_PX, device=device)
+    ramp = torch.linspace(-1, 1, side_px, device=device)
     faces = (
         faces + uniform(-0.15, 0.15, 1, 1, 1) * ramp + uniform(-0.1, 0.1, 1, 1, 1) * ramp[:, None]
     )
     faces = faces + torch.randn_like(faces) * uniform(0, 0.04, 1, 1, 1)
-    size, row, column = uniform(6, 18, 1, 1), uniform(0, 48, 1, 1), uniform(0, 48, 1, 1)
-    index = torch.arange(FACE_PX, device=device, dtype=torch.float32)
+    size = uniform(0.125, 0.375, 1, 1) * side_px
+    row, column = uniform(0, side_px, 1, 1), uniform(0, side_px, 1, 1)
+    index = torch.arange(side_px, device=device, dtype=torch.float32)
     inside = ((index - row).abs() < size / 2).transpose(1, 2) & ((index - column).abs() < size / 2)
     covered = (inside & (uniform(0, 1, 1, 1) < 0.4))[:, None]
     return torch.where(covered, faces.mean((1, 2, 3), keepdim=True), faces)
 
 
 def augment_voices(mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut to 1.0-2.4 s, retune, reverberate, add noise to and mask log mels (n, 64, t)."""
+    """Cut to 1.0-2.4 s, hasten, retune, reverberate, add noise to and mask log mels (n, 64, t)."""
     n, bins, total = mel.shape
     device = mel.device
 
@@ -64,11 +74,13 @@ def augment_voices(mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
     frames = int(torch.randint(100, min(total, 240) + 1, ()))
     start = (uniform(0, 1) * (lengths - frames).clamp_min(0)).long()
-    index = (start[:, None] + torch.arange(frames, device=device)).clamp_max(total - 1)
-    mel = mel.gather(2, index[:, None].expand(n, bins, frames))
-    lengths = (lengths - start).clamp(1, frames)
-    # Pitch and formants: bins stretched by up to 8 % about the lowest.
-    place = (torch.arange(bins, device=device) * uniform(0.92, 1.08, 1)).clamp(0, bins - 1)
+    pace = uniform(0.88, 1.14, 1)
+    index = start[:, None] + (torch.arange(frames, device=device) * pace).long()
+    mel = mel.gather(2, index.clamp_max(total - 1)[:, None].expand(n, bins, frames))
+    lengths = ((lengths - start) / pace[:, 0]).long().clamp(1, frames)
+    # Pitch and formants: bins stretched by up to 14 % about the lowest, so that voices of women
+    # and men overlap.
+    place = (torch.arange(bins, device=device) * uniform(0.86, 1.14, 1)).clamp(0, bins - 1)
     low = place.floor().long().clamp_max(bins - 2)
     share = (place - low)[..., None]
     mel = (
@@ -82,15 +94,9 @@ def augment_voices(mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     tail = 10 ** (-6 * lag_s / decay_s[:, None]) * torch.where(lag_s > 0, 0.3, 1.0)
     padded = F.pad(power, (29, 0)).transpose(0, 1)  # (bins, n, t + 29)
     power = F.conv1d(padded, tail.flip(1)[:, None], groups=n).transpose(0, 1)
-    # Noise of random colour, 0 to 40 dB under the speech.
-    slope = uniform(-2, 0.5, 1) * torch.linspace(0, 3, bins, device=device)
-    colour = (slope + torch.randn(n, bins, device=device) * 0.5).exp()
-    colour = colour / colour.mean(1, keepdim=True)
-    speech = power.sum((1, 2)) / (bins * lengths)
-    level = speech * 10 ** (-uniform(0, 40) / 10) * (uniform(0, 1) < 0.7)
-    flicker = torch.empty_like(power).exponential_()
-    power = power + level[:, None, None] * colour[..., None] * (0.5 + 0.5 * flicker)
-    mel = (power + 1e-10).log()
+    mel = power.clamp_min(1e-10).log()
+    level_db = torch.where(uniform(0, 1) < 0.7, uniform(0, 40), 99.0)
+    mel = add_noise(mel, lengths, level_db)
     # Codecs: everything above 3.4 kHz or so gone.
     cut = (uniform(0, 1, 1) < 0.15) & (torch.arange(bins, device=device) > uniform(44, 60, 1))
     mel = torch.where(cut[..., None], mel - 12.0, mel)
@@ -104,6 +110,25 @@ def augment_voices(mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     silent = torch.arange(frames, device=device) >= lengths[:, None]
     floor = mel.amax((1, 2), keepdim=True) + 2 * FLOOR
     return torch.where(hidden | silent[:, None], floor, mel), lengths
+
+
+def add_noise(mel: Tensor, lengths: Tensor, below_db: Tensor) -> Tensor:
+    """Add flickering noise of random colour, `below_db` (n,) under the sound, to log mels.
+
+    Args:
+        mel: (n, 64, t), of which `lengths` (n,) frames are filled.
+    """
+    n, bins, _ = mel.shape
+    device = mel.device
+    power = mel.exp()
+    slope = torch.empty(n, 1, device=device).uniform_(-2, 0.5)
+    slope = slope * torch.linspace(0, 3, bins, device=device)
+    colour = (slope + torch.randn(n, bins, device=device) * 0.5).exp()
+    colour = colour / colour.mean(1, keepdim=True)
+    level = power.sum((1, 2)) / (bins * lengths) * 10 ** (-below_db / 10)
+    flicker = torch.empty_like(power).exponential_()
+    power = power + level[:, None, None] * colour[..., None] * (0.5 + 0.5 * flicker)
+    return (power + 1e-10).log()
 
 
 def pad_mels(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -44,20 +46,25 @@ def _down(width_in: int, width_out: int) -> nn.Sequential:
 
 
 class FaceNet(nn.Module):
-    """Grey faces (n, 1, 48, 48) in [0, 1] -> (n, 128); 1.1 M weights, 80 M multiply-adds."""
+    """Grey faces (n, 1, 48, 48) in [0, 1] -> (n, 128); 3.1 M weights, 75 M multiply-adds."""
 
     width = 128
+    stages = (40, 80, 160, 320)  # channels at 24, 12, 6 and 3 px
 
     def __init__(self) -> None:
         super().__init__()
+        first = self.stages[0]
         self.maps = nn.Sequential(
-            nn.Conv2d(1, 48, 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(48),
+            nn.Conv2d(1, first, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(first),
             nn.ReLU(inplace=True),
-            Residual(48), _down(48, 96), Residual(96), _down(96, 192), Residual(192),
-        )  # fmt: skip
+            Residual(first),
+        )
+        for width_in, width_out in itertools.pairwise(self.stages):
+            self.maps += nn.Sequential(_down(width_in, width_out), Residual(width_out))
+        last = self.stages[-1]
         self.embed = nn.Sequential(
-            nn.Dropout(0.3), nn.Linear(192 * 2, self.width), nn.BatchNorm1d(self.width), nn.ReLU()
+            nn.Dropout(0.3), nn.Linear(last * 2, self.width), nn.BatchNorm1d(self.width), nn.ReLU()
         )
         self.classes = nn.Linear(self.width, len(FACE_CLASSES))
         self.affect = nn.Linear(self.width, 2)

@@ -7,6 +7,7 @@ They follow the protocols of `base.py`, run on a laptop's processor and are trai
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from maven.encoders.base import fingerprint
 from maven.encoders.faces import FaceNet, MiniVisual
 from maven.encoders.voices import MiniAudio, VoiceNet
-from maven.encoders.words import BUCKETS, MiniText
+from maven.encoders.words import BUCKETS, Lexicon, MiniText
 
 if TYPE_CHECKING:
     from maven.encoders.base import AudioEncoder, TextEncoder, VisualEncoder
@@ -30,9 +31,19 @@ def _visual(tensors: dict[str, Tensor], fingerprint: str, device: str) -> Visual
 
 
 def _audio(tensors: dict[str, Tensor], fingerprint: str, device: str) -> AudioEncoder:
-    net = VoiceNet()
-    net.load_state_dict({k: v.to(net.state_dict()[k].dtype) for k, v in tensors.items()})
-    return MiniAudio(net, fingerprint, device)
+    """Names begin with the number of their network: `0.mix.0.weight`."""
+    by_number: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, rest = name.partition(".")
+        by_number.setdefault(number, {})[rest] = tensor
+    nets = []
+    for number in sorted(by_number):
+        net = VoiceNet()
+        net.load_state_dict(
+            {k: v.to(net.state_dict()[k].dtype) for k, v in by_number[number].items()}
+        )
+        nets.append(net)
+    return MiniAudio(nets, fingerprint, device)
 
 
 def _text(tensors: dict[str, Tensor], fingerprint: str, device: str) -> TextEncoder:
@@ -40,7 +51,13 @@ def _text(tensors: dict[str, Tensor], fingerprint: str, device: str) -> TextEnco
     shapes = table.shape, idf.shape, bias.shape
     if shapes != ((BUCKETS, 2), (BUCKETS,), (2,)):
         raise RuntimeError(f"table, idf and bias have the shapes {shapes}, not a lexicon's")
-    return MiniText(table, idf, bias, fingerprint)
+    lexicon = Lexicon(table, idf, bias)
+    if "names" in tensors:
+        names, added = tensors["names"].numpy(), tensors["added"].float().numpy()
+        if (*names.shape, 2) != added.shape:
+            raise RuntimeError(f"names and added have the shapes {names.shape} and {added.shape}")
+        lexicon = replace(lexicon, names=names, added=added)
+    return MiniText(lexicon, fingerprint)
 
 
 LOADERS: dict[str, Callable[[dict[str, Tensor], str, str], Any]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -62,11 +64,27 @@ def level_free(mel: Tensor) -> Tensor:
     return relative.clamp_min(FLOOR)
 
 
-class VoiceNet(nn.Module):
-    """Level-free log mels (b, 64, t) at 100 Hz -> (b, t // 4, 128) at 25 Hz; 0.4 M weights."""
+def bin_free(relative: Tensor) -> Tensor:
+    """Take each bin's mean within `LEVEL_S` of a frame out of level-free log mels (..., 64, t).
 
-    width = 128
-    dilations = (1, 2, 4, 8)
+    What is left are the movements of the spectrum, without the lasting colour of a voice or a
+    microphone. Frames weigh by how far they stand above the floor: silence has no say.
+    """
+    weight = (relative - FLOOR).mean(-2, keepdim=True) + 1e-3
+    radius = round(LEVEL_S * AUDIO_RATE_HZ / MEL_HOP)
+
+    def around(x: Tensor) -> Tensor:
+        flat = x.reshape(-1, 1, x.shape[-1])
+        return F.avg_pool1d(flat, 2 * radius + 1, 1, radius).reshape(x.shape)
+
+    return relative - around(relative * weight) / around(weight)
+
+
+class VoiceNet(nn.Module):
+    """Level-free log mels (b, 64, t) at 100 Hz -> (b, t // 4, 160) at 25 Hz; 0.7 M weights."""
+
+    width = 160
+    dilations = (1, 2, 4, 8, 16)
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +99,7 @@ class VoiceNet(nn.Module):
             ]
 
         self.spectral = nn.Sequential(
-            *block(1, 24, 5, (2, 2)), *block(24, 48, 3, (2, 2)), *block(48, 96, 3, (2, 1)),
+            *block(2, 24, 5, (2, 2)), *block(24, 48, 3, (2, 2)), *block(48, 96, 3, (2, 1)),
             nn.Dropout2d(0.1), *block(96, 128, 3, (2, 1)), nn.Dropout2d(0.1),
         )  # fmt: skip
         self.mix = nn.Sequential(
@@ -103,36 +121,74 @@ class VoiceNet(nn.Module):
         self.affect = nn.Linear(self.width, 2)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Embed level-free mels (b, 64, t) -> (b, t // 4, 128)."""
+        """Embed level-free mels (b, 64, t) -> (b, t // 4, 160)."""
         mel = mel[..., : mel.shape[-1] // VOICE_STRIDE * VOICE_STRIDE]
-        maps = self.spectral((mel[:, None] + 3.0) / 3.0)  # (b, 128, 4, t / 4)
+        both = torch.stack(((mel + 3.0) / 3.0, bin_free(mel) / 2.0), 1)
+        maps = self.spectral(both)  # (b, 128, 4, t / 4)
         x = self.mix(maps.flatten(1, 2))
         for layer in self.temporal:
             x = x + layer(x)
         return x.transpose(1, 2)  # type: ignore[no-any-return]
 
+    def pool(self, frames: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Pool frames (b, t, 160), those `seen` (b, t), to utterances (b, 160).
+
+        It is the mean of the plain mean and the one weighted by the network's attention.
+        """
+        if seen is None:
+            seen = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        score = self.attention(frames)[..., 0].masked_fill(~seen, -torch.inf)
+        weighted: Tensor = (score.softmax(1)[..., None] * frames).sum(1)
+        mean = (frames * seen[..., None]).sum(1) / seen.sum(1, keepdim=True)
+        return (weighted + mean) / 2
+
     def answer(self, frames: Tensor) -> Tensor:
-        """Read frames (b, t, 128) -> valence, arousal, eight class logits, salience (b, t, 11)."""
+        """Read frames (b, t, 160) -> valence, arousal, eight class logits, salience (b, t, 11)."""
         return torch.cat((self.affect(frames), self.classes(frames), self.attention(frames)), -1)
 
 
+def numbered(nets: Sequence[VoiceNet]) -> dict[str, Tensor]:
+    """Collect the weights of several networks, each name after its network's number: `0.mix...`."""
+    return {f"{i}.{k}": v for i, net in enumerate(nets) for k, v in net.state_dict().items()}
+
+
 class MiniAudio:
-    """`VoiceNet` as an audio encoder; it passes on its network's answer, as `MiniVisual` does."""
+    """Several `VoiceNet`s as an audio encoder: the mean of their answers.
+
+    Each was trained from another seed; strangers are where they differ, and their mean is better
+    there than any of them. It passes on answers, as `MiniVisual` does.
+    """
 
     width = 2 + len(VOICE_CLASSES) + 1
     rate_hz = AUDIO_RATE_HZ / MEL_HOP / VOICE_STRIDE
-    context_s = 3.0  # 2 s of level, 0.8 s of convolutions
+    context_s = 6.0  # twice 2 s of level, 1.4 s of convolutions
 
-    def __init__(self, net: VoiceNet, fingerprint: str, device: str) -> None:
+    def __init__(self, nets: Sequence[VoiceNet], fingerprint: str, device: str) -> None:
         self.name, self.fingerprint = "mini-voice", fingerprint
-        self.net, self._device = net.to(device).eval(), device
+        self.nets, self._device = [net.to(device).eval() for net in nets], device
         self._filters = mel_filters().to(device)
 
-    @torch.inference_mode()
     def __call__(self, samples: Floats) -> Floats:
         """Encode samples (n,) at 16 kHz -> (n // 640, 11)."""
         if len(samples) < MEL_HOP * VOICE_STRIDE:
             return np.zeros((0, self.width), np.float32)
-        mel = log_mel(torch.from_numpy(samples).to(self._device), self._filters)
-        answers: Floats = self.net.answer(self.net(level_free(mel)[None]))[0].cpu().numpy()
-        return answers
+        return self.answer(log_mel(torch.from_numpy(samples).to(self._device), self._filters))
+
+    @torch.inference_mode()
+    def answer(self, mel: Tensor) -> Floats:
+        """Encode log mels (64, t) -> (t // 4, 11)."""
+        relative = level_free(mel.to(self._device))[None]
+        answers = torch.stack([net.answer(net(relative))[0] for net in self.nets])
+        mean: Floats = answers.mean(0).cpu().numpy()
+        return mean
+
+    @torch.inference_mode()
+    def utterance(self, mel: Tensor) -> tuple[Floats, Floats]:
+        """Read one utterance's log mels (64, t): (valence, arousal) (2,), class shares (8,)."""
+        relative = level_free(mel.to(self._device))[None]
+        frames = [net(relative) for net in self.nets]
+        pooled = [net.pool(x) for net, x in zip(self.nets, frames, strict=True)]
+        va = torch.stack([net.affect(x)[0] for net, x in zip(self.nets, pooled, strict=True)])
+        logits = [net.classes(x)[0] for net, x in zip(self.nets, pooled, strict=True)]
+        shares = torch.stack(logits).softmax(-1)
+        return va.mean(0).cpu().numpy(), shares.mean(0).cpu().numpy()
