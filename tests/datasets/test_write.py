@@ -326,20 +326,25 @@ def test_real_sources(data_dir: Path, tmp_path: Path) -> None:
     assert video.media is not None
     there = set(face_frames(video).tolist())
     assert len(there) > 100
+    plan = record_of(tmp_path, "val")["plans"]["val-000"]
+    begins_s = [held["time_s"][0] for held in plan["faces"]]
     detect = CenterFace()
-    found, likeness, ghosts = [], [], []
+    found: dict[int, list[bool]] = {}  # by the image: it is held for seconds, found or not
+    likeness, ghosts = [], []
     for frame in frames(video.media, rate_hz=5):
         faces = detect(frame.rgb)
         if frame.index + 1 not in there:
             ghosts.append(bool(faces))
             continue
-        found.append(bool(faces))
+        held = int(np.searchsorted(begins_s, frame.time_s + 1e-3))
+        found.setdefault(held, []).append(bool(faces))
         if faces:
             detected = crop(frame.rgb, faces[0].landmarks_px)[20:100, 20:92, 0]
             path = tmp_path / "cropped_aligned" / video.name / f"{frame.index + 1:05d}.jpg"
             written = cv2.imread(str(path))[20:100, 20:92, 0]
             likeness.append(np.corrcoef(detected.ravel(), written.ravel())[0, 1])
-    assert np.mean(found) > 0.85
+    assert len(found) > 3
+    assert np.mean([np.mean(share) > 0.5 for share in found.values()]) >= 0.75
     assert np.mean(ghosts or [0]) < 0.2
     assert np.median(likeness) > 0.6
 
@@ -348,8 +353,7 @@ def test_real_sources(data_dir: Path, tmp_path: Path) -> None:
     listener = SpeechDetector()
     listener.push(heard)
     speech_s = sum(span.end_s - span.start_s for span in listener.finish())
-    utterances = record_of(tmp_path, "val")["plans"]["val-000"]["utterances"]
-    spoken_s = sum(u["time_s"][1] - u["time_s"][0] for u in utterances)
+    spoken_s = sum(u["time_s"][1] - u["time_s"][0] for u in plan["utterances"])
     assert speech_s == pytest.approx(spoken_s, rel=0.35)
     transcript, _ = Transcriber("none").find(video.media)
     words = json.loads(video.media.with_suffix(".json").read_text(encoding="utf-8"))

@@ -181,3 +181,14 @@ def test_a_real_face_is_found_again_at_the_template(name: str, clips_dir: Path):
     again = detector(np.pad(face, ((112, 112), (112, 112), (0, 0)), mode="edge"))[0]
     errors_px = np.linalg.norm(again.landmarks_px - 112 - expected_px(224), axis=1)
     assert errors_px.mean() < 0.05 * 224
+
+
+def test_a_mirrored_face_gets_the_mirrored_crop() -> None:
+    rng = np.random.default_rng(0)
+    frame = cv2.GaussianBlur(rng.integers(0, 256, (200, 240, 3), dtype=np.uint8), (0, 0), 3)
+    landmarks_px = TEMPLATE_PX * 1.1 + (60, 30) + rng.normal(0, 2, (5, 2))
+    mirrored_px = landmarks_px[[1, 0, 2, 4, 3]].copy()
+    mirrored_px[:, 0] = frame.shape[1] - 1 - mirrored_px[:, 0]
+    first = crop(frame, landmarks_px, 56)
+    second = crop(np.ascontiguousarray(frame[:, ::-1]), mirrored_px, 56)[:, ::-1]
+    assert np.abs(first.astype(int) - second).max() <= 2

@@ -15,18 +15,32 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from maven.datasets.corpora import PROXY_VA
 from maven.features import Features
 from maven.timeline import place_words
 
 Floats = npt.NDArray[np.float32]
 
+# Where the labels go: no further from rest than a face and a voice can follow, in the mean of both.
+# A neutral face beside the label of a deep calm would teach that neutral faces are calm.
+RIM = np.array(
+    [
+        PROXY_VA["happy"],
+        PROXY_VA["surprise"],
+        PROXY_VA["fear"],
+        PROXY_VA["sad"],
+        np.divide(PROXY_VA["calm"], 2),  # a voice can be calm, a face is neutral then
+    ]
+)
+REST_SHARE, REST = 0.33, 0.2  # of the points near rest, and how near
 WALK_STEP_S = 3.0  # between two points through which the walk passes
-NEAR = 0.25  # spread around the walk from which a part is taken
+NEAR = 0.2  # spread around the walk from which a part is taken
 SENTENCE_SCALE = 2.2  # readers' ratings of sentences spread less than acted emotions: stretched
+NEUTRAL_RADIUS = 0.15  # parts with labels this near to the origin express nothing
 SUDDEN_SHARE = 0.3  # of its steps are taken in a fraction of their time
 SUDDEN_PACE = 4.0
 FACE_HOLD_S = (1.0, 6.0)
-FACE_MOVE = 0.35  # a label that has moved by this much has another face
+FACE_MOVE = 0.25  # a label that has moved by this much has another face
 FLICKER_S = (0.2, 1.0)
 FLICKER = 0.3  # share of the passing face
 UTTERANCE_S = (2.0, 6.0)
@@ -55,14 +69,58 @@ class Parts:
     sentence_va: Floats
     rate_hz: float
 
+    def carried_by(self, modality: str | None) -> Parts:
+        """The same parts, but only one modality's express anything; None: nobody's do.
+
+        Of the others there remain those whose own labels lie within `NEUTRAL_RADIUS` of the origin.
+        """
+        faces, voices, sentences = (
+            np.flatnonzero((m == modality) | (np.linalg.norm(va, axis=1) <= NEUTRAL_RADIUS))
+            for m, va in (
+                ("visual", self.face_va),
+                ("audio", self.voice_va),
+                ("text", self.sentence_va * SENTENCE_SCALE),
+            )
+        )
+        return Parts(
+            self.faces[faces],
+            self.face_va[faces],
+            [self.voices[k] for k in voices.tolist()],
+            self.voice_va[voices],
+            self.speakers[voices],
+            [self.sentences[k] for k in sentences.tolist()],
+            self.sentence_va[sentences],
+            self.rate_hz,
+        )
+
+
+def reach(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Distance (n,) from rest to the convex polygon `RIM` along unit vectors (n, 2)."""
+    edges = np.roll(RIM, -1, 0) - RIM
+    outward = np.stack((edges[:, 1], -edges[:, 0]), 1)  # of a polygon that runs anticlockwise
+    distance = (outward * RIM).sum(1)
+    along = direction @ outward.T  # (n, edges)
+    crossing = np.full(along.shape, np.inf)
+    np.divide(distance, along, out=crossing, where=along > 0)
+    return np.asarray(crossing.min(1))
+
+
+def _knot(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Draw a point (2,): near rest, or anywhere within the rim, the more often the further out."""
+    if rng.uniform() < REST_SHARE:
+        angle = rng.uniform(-np.pi, np.pi)
+        return rng.uniform(0, REST) * np.array([np.cos(angle), np.sin(angle)])
+    first, second = RIM, np.roll(RIM, -1, 0)
+    areas = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    side, share = rng.choice(len(RIM), p=areas / areas.sum()), rng.uniform()
+    on_rim = (1 - share) * first[side] + share * second[side]
+    return np.asarray(np.cbrt(rng.uniform()) * on_rim)
+
 
 def walk(frames: int, rate_hz: float, rng: np.random.Generator) -> Floats:
-    """Draw a random walk (t, 2) on the unit disc: smooth, at times sudden, a third near rest."""
+    """Draw a random walk (t, 2) within `RIM`: smooth, at times sudden, a third near rest."""
     knots = int(np.ceil(frames / rate_hz / WALK_STEP_S)) + 3
-    angle = rng.uniform(-np.pi, np.pi, knots)
-    radius = np.sqrt(rng.uniform(0, 1, knots)) * 0.95
-    radius = np.where(rng.uniform(size=knots) < 0.33, rng.uniform(0, 0.2, knots), radius)
-    points = radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), 1)
+    points = np.stack([_knot(rng) for _ in range(knots)])
     for k in range(1, knots):  # emotions last: half the points repeat the one before
         if rng.uniform() < 0.5:
             points[k] = points[k - 1] + rng.normal(0, 0.08, 2)
@@ -72,8 +130,9 @@ def walk(frames: int, rate_hz: float, rng: np.random.Generator) -> Floats:
     share = ((place - below - 0.5) * pace[below] + 0.5).clip(0, 1)[:, None]
     share = share * share * (3 - 2 * share)
     path = (1 - share) * points[below] + share * points[below + 1]
-    length = np.linalg.norm(path, axis=1, keepdims=True)
-    return np.asarray(path / np.maximum(length, 1), np.float32)
+    length = np.linalg.norm(path, axis=1)
+    rim = reach(path / np.maximum(length, 1e-9)[:, None])
+    return np.asarray(path * np.minimum(rim / np.maximum(length, 1e-9), 1)[:, None], np.float32)
 
 
 def near(target: Floats, va: Floats, rng: np.random.Generator, scale: float = 1.0) -> int:

@@ -16,13 +16,15 @@ Floats = npt.NDArray[np.floating]
 TEMPLATE_SIDE_PX = 112
 # The template of ArcFace (Deng et al. 2019, InsightFace): left eye (image left), right eye, nose,
 # left and right mouth corner in a square of TEMPLATE_SIDE_PX. Aff-Wild2's own crops follow it.
+# Here it is made symmetric about the middle of the square, by up to 0.6 px: a mirrored face gets
+# the mirrored crop.
 TEMPLATE_PX = np.array(
     [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
+        [37.8814, 51.5989],
+        [73.1186, 51.5989],
+        [55.5000, 71.7366],
+        [40.9097, 92.2848],
+        [70.0903, 92.2848],
     ]
 )
 
