@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as from_bytes
@@ -29,10 +30,13 @@ from maven.checkpoint import (
     fetch,
     find,
     load,
+    load_network,
     read_card,
     save,
+    write_card,
 )
 from maven.encoders.base import EncoderError
+from maven.intervals import SETS, Intervals, name_of
 from maven.model import Maven, MavenConfig
 from toy_mini import save_toy_mini
 
@@ -88,7 +92,14 @@ def test_what_is_saved_comes_back_bit_for_bit(toy: Path, model: Model, tmp_path:
     with torch.no_grad():
         for tensor in network.state_dict().values():
             tensor.uniform_(-1e3, 1e3)
-    card = ModelCard("näme", config, model.card.encoders, 0.7, {"seed": 3, "ccc": [0.1, 0.2]})
+    card = ModelCard(
+        "näme",
+        config,
+        model.card.encoders,
+        0.7,
+        {"seed": 3, "ccc": [0.1, 0.2]},
+        rest=((0.1, -0.2), (0.0, 0.3), (0.01, 0.0)),
+    )
     folder = shutil.copytree(toy, tmp_path / "new" / "model")
     save(network, card, folder)
 
@@ -242,6 +253,8 @@ BROKEN_CONFIGS: dict[str, Change] = {
     "encoders are a list": changed(encoders=["mini"]),
     "encoders are names": changed(encoders={"visual": "mini"}),
     "smoothing is a word": changed(smoothing_s="long"),
+    "rest is of two": changed(rest=[[0.1, 0.2], [0.0, 0.0]]),
+    "rest is not finite": changed(rest=[[0.1, 0.2], [0.0, 0.0], [float("nan"), 0.0]]),
     "config is null": changed(config=None),
     "unknown field": network(colour="red"),
     "width is zero": network(width=0),
@@ -336,3 +349,25 @@ def test_weights_of_something_else_are_refused(copy: Path) -> None:
     path.unlink()
     path.mkdir()
     assert "model.safetensors" in refusal(ModelError, load, copy, device="cpu")
+
+
+# --- intervals ----------------------------------------------------------------------------------
+
+
+def test_intervals_are_kept_in_the_card_and_models_without_have_none(copy: Path) -> None:
+    weights = (copy / "model.safetensors").read_bytes()
+    card = read_card(copy)
+    assert card.intervals is None
+    assert "intervals" not in json.loads((copy / "config.json").read_text())
+    intervals = Intervals(0.9, 30, {name_of(pattern): np.full((2, 2, 2), 0.25) for pattern in SETS})
+    write_card(replace(card, intervals=intervals), copy)
+    again = load_network(copy, device="cpu").card.intervals
+    assert again is not None
+    assert again.to_json() == intervals.to_json()
+    assert (copy / "model.safetensors").read_bytes() == weights
+
+
+def test_broken_intervals_are_refused_in_one_line(copy: Path) -> None:
+    content = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(content | {"intervals": {"nominal": 0.9}}))
+    assert "does not describe a model: it lacks 'offsets'" in refusal(ModelError, read_card, copy)

@@ -30,7 +30,7 @@ from tiny_sources import write_sources
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
     ("data", "check"), ("data", "compose"), ("features",), ("convert", "published"), ("train",),
-    ("evaluate",), ("submit",), ("ablate",),
+    ("evaluate",), ("submit",), ("ablate",), ("calibrate",),
 )  # fmt: skip
 HELP = """
 import sys

@@ -1,14 +1,15 @@
 """Models on disk: a folder with `config.json` and `model.safetensors`, never a pickle.
 
 config.json holds the network's configuration, the encoders it was trained on, the smoothing chosen
-with its weights, and where it comes from. Encoder sources are hub ids, or paths relative to the
-folder.
+with its weights, its intervals, and where it comes from. Encoder sources are hub ids, or paths
+relative to the folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from maven.encoders.build import EncoderSpec
 from maven.files import whole
+from maven.intervals import Intervals
 from maven.model import MODALITIES, Maven, MavenConfig, config_from
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ class ModelCard:
         encoders: how to build each modality's encoder.
         smoothing_s: half-width of the box filter over the answer, chosen on validation data.
         training: seeds, versions, settings, data hashes and figures.
+        intervals: calibrated with that smoothing; None where they were not.
+        rest: what face, voice and words each add to (valence, arousal) where nobody expresses
+            anything: `maven.inference.resting`. The origin where it was not measured.
     """
 
     name: str
@@ -48,6 +53,8 @@ class ModelCard:
     encoders: dict[str, EncoderSpec]
     smoothing_s: float = 0.0
     training: dict[str, Any] = field(default_factory=dict)
+    intervals: Intervals | None = None
+    rest: tuple[tuple[float, float], ...] = ((0.0, 0.0),) * len(MODALITIES)
 
 
 @dataclass(frozen=True)
@@ -74,17 +81,29 @@ def save(network: Maven, card: ModelCard, folder: Path) -> None:
     from safetensors.torch import save as to_bytes
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    described = _described(card)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "model.safetensors", to_bytes(tensors))
+    write(folder / "config.json", described)
+
+
+def write_card(card: ModelCard, folder: Path) -> None:
+    """Write the config.json of a model folder anew."""
+    write(folder / "config.json", _described(card))
+
+
+def _described(card: ModelCard) -> bytes:
     content = {
         "name": card.name,
         "config": asdict(card.config),
         "encoders": {m: asdict(spec) for m, spec in card.encoders.items()},
         "smoothing_s": card.smoothing_s,
         "training": card.training,
+        "rest": card.rest,
     }
-    described = (json.dumps(content, indent=2) + "\n").encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "model.safetensors", to_bytes(tensors))
-    write(folder / "config.json", described)
+    if card.intervals is not None:
+        content["intervals"] = card.intervals.to_json()
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def write(path: Path, content: bytes) -> None:
@@ -164,10 +183,19 @@ def read_card(folder: Path) -> ModelCard:
             {m: EncoderSpec(**spec) for m, spec in content["encoders"].items()},
             float(content.get("smoothing_s", 0.0)),
             content.get("training", {}),
+            Intervals.from_json(content["intervals"]) if content.get("intervals") else None,
+            _rest(content["rest"]) if "rest" in content else ModelCard.rest,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else _one_line(error)
         raise ModelError(f"{path} does not describe a model: {reason}") from error
+
+
+def _rest(values: Any) -> tuple[tuple[float, float], ...]:
+    rest = tuple((float(valence), float(arousal)) for valence, arousal in values)
+    if len(rest) != len(MODALITIES) or not all(math.isfinite(v) for pair in rest for v in pair):
+        raise ValueError(f"rest is {values!r}, needs (valence, arousal) of {len(MODALITIES)}")
+    return rest
 
 
 def _one_line(error: Exception) -> str:

@@ -12,14 +12,15 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from maven.features import Features
+from maven.files import plain
 from maven.inference import SUBSETS, answer, read_at
+from maven.intervals import Covered, Intervals, coverage
 from maven.metrics import Interval, Scores, ccc_intervals, moment_sums, score, valid_labels
 from maven.model import MODALITIES
 from maven.timeline import Mask, Times
@@ -130,6 +131,7 @@ class Evaluation:
         conditions: with modalities taken away.
         notes: what a reader should know, one sentence each.
         answers: frame by frame.
+        nominal, covered: share that the model's intervals shall cover, and `coverage` of them.
     """
 
     splits: tuple[str, ...]
@@ -145,10 +147,12 @@ class Evaluation:
     conditions: tuple[Condition, ...]
     notes: tuple[str, ...]
     answers: tuple[Answers, ...]
+    nominal: float | None = None
+    covered: dict[str, Covered] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but `answers`, as strict JSON takes it: what is not finite is None."""
-        values: dict[str, Any] = _plain(asdict(replace(self, answers=())))
+        values: dict[str, Any] = plain(asdict(replace(self, answers=())))
         return {name: value for name, value in values.items() if name != "answers"}
 
 
@@ -159,6 +163,7 @@ def evaluate(
     *,
     seed: int = 0,
     bootstraps: int = 1000,
+    model_intervals: Intervals | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a network on the clips that have labels.
@@ -169,6 +174,7 @@ def evaluate(
         smoothing_s: half-width of the box filter that was chosen with the network.
         seed: of the stretches without a modality and of the bootstrap.
         bootstraps: resamples of the videos.
+        model_intervals: to be measured at frames at which anything was observed.
         progress: told the stage, the videos done, and how many there are.
 
     Raises:
@@ -187,15 +193,13 @@ def evaluate(
     conditions = []
     for change, apply in CHANGES.items():
         for modality in MODALITIES:
-            stage = f"{change} {modality}"
             changed = [
                 _answers(network, clip, apply(clip, modality, seed), smoothing_s)
-                for clip in _told(labelled, stage, report)
+                for clip in _told(labelled, f"{change} {modality}", report)
             ]
             filled = sum(video.filled for video in changed)
             conditions.append(Condition(change, modality, score(*_joined(changed)), filled))
-    intervals = _intervals(answers, seed, bootstraps)
-    filled = sum(video.filled for video in videos)
+    intervals, filled = _intervals(answers, seed, bootstraps), sum(v.filled for v in videos)
     video_mean = _video_mean(videos)
     return Evaluation(
         splits=tuple(sorted({clip.split for clip in labelled})),
@@ -211,6 +215,8 @@ def evaluate(
         conditions=tuple(conditions),
         notes=_notes(len(clips) - len(labelled), filled, video_mean, intervals),
         answers=answers,
+        nominal=None if model_intervals is None else model_intervals.nominal,
+        covered=None if model_intervals is None else coverage(model_intervals, *_seen(answers)),
     )
 
 
@@ -338,6 +344,11 @@ def _joined(answers: Sequence[Answers]) -> tuple[Floats, Times]:
     return labels, np.concatenate([video.va for video in answers])
 
 
+def _seen(answers: Sequence[Answers]) -> tuple[Times, Floats, Mask]:
+    labels, va = _joined(answers)
+    return va, labels, np.concatenate([video.observed for video in answers])
+
+
 def _intervals(answers: Sequence[Answers], seed: int, count: int) -> dict[str, Interval] | None:
     if len(answers) < 2 or count < 1:
         return None
@@ -365,8 +376,7 @@ def _video_mean(videos: Sequence[VideoScores]) -> VideoMean:
 
 
 def _patterns(answers: Sequence[Answers]) -> dict[str, Scores]:
-    labels, va = _joined(answers)
-    observed = np.concatenate([video.observed for video in answers])
+    va, labels, observed = _seen(answers)
     found = {}
     for pattern in PATTERNS:
         at = (observed == [m in pattern for m in MODALITIES]).all(1)
@@ -387,12 +397,3 @@ def _notes(
         (intervals is None, "No intervals: they need at least two videos and one resample."),
     )
     return tuple(text for applies, text in cases if applies)
-
-
-def _plain(value: Any) -> Any:
-    """Turn lists, mappings and numbers into what strict JSON takes."""
-    if isinstance(value, dict):
-        return {name: _plain(x) for name, x in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(x) for x in value]
-    return None if isinstance(value, float) and not isfinite(value) else value

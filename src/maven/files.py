@@ -1,11 +1,13 @@
-"""Files are written whole or not at all: beside their place, then renamed."""
+"""Files are written whole or not at all: beside their place, then renamed; JSON is strict."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -20,3 +22,12 @@ def whole(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """Turn lists, mappings and numbers into what strict JSON takes: what is not finite is None."""
+    if isinstance(value, dict):
+        return {name: plain(x) for name, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -346,8 +346,9 @@ def evaluate(
         with read as (clips, left_out):
             _tell(left_out)
             evaluation = evaluate(
-                found.network, clips, found.card.smoothing_s, seed=seed, progress=report
-            )
+                found.network, clips, found.card.smoothing_s, seed=seed,
+                model_intervals=found.card.intervals, progress=report,
+            )  # fmt: skip
         provenance = {
             "maven": __version__,
             "model": {"name": found.card.name, "weights_sha256": found.weights_hash},

@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from maven.evaluate import Evaluation, evaluate
+from maven.intervals import SETS, Intervals, name_of
 from maven.metrics import Scores
 from maven.render.scores import VIDEO_COLUMNS, markdown, sheets, tables, write_evaluation
 from scored_clips import clip, small_network
@@ -175,3 +176,25 @@ def test_a_row_a_frame(result: Evaluation, tmp_path: Path) -> None:
     spread = x.var(ddof=0) + y.var(ddof=0) + (x.mean() - y.mean()) ** 2
     found = 2 * np.cov(x, y, ddof=0)[0, 1] / spread
     assert found == pytest.approx(result.abaw.ccc_valence, abs=1e-12)
+
+
+def test_intervals_have_a_table_of_what_they_cover(tmp_path: Path) -> None:
+    offsets = {name_of(pattern): np.full((2, 2, 2), 0.5) for pattern in SETS}
+    given = Intervals(0.9, 12, offsets)
+    scored = evaluate(
+        small_network(), [clip("a", 8, seed=1), clip("b", 6, seed=2)], 0.3, bootstraps=0,
+        model_intervals=given,
+    )  # fmt: skip
+    labels = np.concatenate([video.labels for video in scored.answers])
+    va = np.concatenate([video.va for video in scored.answers])
+    seen = np.concatenate([video.observed.any(1) & video.valid for video in scored.answers])
+    inside = (np.abs(labels - va) <= 0.5)[seen].mean(0)
+    (sheet,) = (sheet for sheet in sheets(scored) if sheet.title.startswith("Intervals"))
+    assert sheet.title == "Intervals, nominally 90%, where anything was observed"
+    assert sheet.rows[0][:4] == ("all", str(seen.sum()), f"{inside[0]:.1%}", f"{inside[1]:.1%}")
+    assert "observed: face + voice" in [row[0] for row in sheet.rows]
+    assert max(len(line.rstrip()) for line in printed(scored).splitlines()) <= 100
+    write_evaluation(scored, tmp_path, PROVENANCE)
+    written = json.loads((tmp_path / "evaluation.json").read_text())["covered"]["all"]
+    assert written["frames"] == seen.sum()
+    assert written["width_valence"] <= 1

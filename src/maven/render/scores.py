@@ -83,6 +83,21 @@ def sheets(evaluation: Evaluation) -> Iterator[Sheet]:
             for pattern, scores in evaluation.patterns.items()
         ),
     )
+    if evaluation.covered:
+        yield Sheet(
+            f"Intervals, nominally {evaluation.nominal:.0%}, where anything was observed",
+            ("frames", "number", "covered v", "covered a", "width v", "width a"),
+            tuple(
+                (
+                    _group(name),
+                    str(group.frames),
+                    f"{group.valence:.1%}",
+                    f"{group.arousal:.1%}",
+                    *_numbers(2, group.width_valence, group.width_arousal),
+                )
+                for name, group in evaluation.covered.items()
+            ),
+        )
     conditions = [("everything", total)]
     conditions += [(f"{c.change} {NAMES[c.modality]}", c.scores) for c in evaluation.conditions]
     yield Sheet(
@@ -218,6 +233,11 @@ def _write_frames(evaluation: Evaluation, provenance: Provenance, path: Path) ->
 
 def _observed(pattern: str) -> str:
     return pattern if pattern == NOTHING else " + ".join(NAMES[m] for m in pattern.split("+"))
+
+
+def _group(name: str) -> str:
+    kind, _, rest = name.partition(" ")
+    return f"observed: {_observed(rest)}" if kind == "observed" else name
 
 
 def _numbers(decimals: int, *values: float) -> list[str]:
