@@ -22,7 +22,7 @@ from maven.attention import (
     Nearness,
     seeded_dropout,
 )
-from maven.model import config_from
+from maven.model import PATHS, config_from
 from test_model import CONFIG, assert_same, inputs, network
 
 # --- attention ---
@@ -263,3 +263,55 @@ def test_a_configuration_comes_from_a_mapping() -> None:
 def test_no_layer_and_no_dropout_are_fine() -> None:
     config = config_from(asdict(CONFIG) | {"join_layers": 0, "dropout": 0.0})
     assert network(config)(*inputs(1, 5)).shape == (1, 5, 2)
+
+
+# --- where a frame looks ---
+
+
+@pytest.mark.parametrize("radius_s", [0.5, None])
+@pytest.mark.parametrize("frame", [0, 5, 11])
+def test_weights_reproduce_what_the_attention_gives(frame: int, radius_s: float | None) -> None:
+    random = torch.Generator().manual_seed(frame)
+    attention = Attention(8, 2, time_bias=radius_s is not None).double()
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, generator=random)
+    queries, keys = torch.randn(2, 3, 12, 8, generator=random, dtype=torch.float64)
+    observed = torch.rand(3, 12, generator=random) < 0.5
+    observed[2] = False
+    time_s = torch.rand(1, 12, generator=random, dtype=torch.float64).sort().values * 4
+    near = Nearness.of(time_s, radius_s, radius_s is not None)
+    expected, heard = attention(queries, keys, observed, near)
+    weights = attention.weights(
+        queries[:, frame], keys, observed, time_s - time_s[:, frame, None], radius_s
+    )
+    assert (weights >= 0).all()
+    assert_same(weights.sum(-1), heard[:, frame, None].expand(3, 2).double())
+    assert not weights.transpose(1, 2)[~observed].any()
+    values = attention.value(keys).view(3, 12, 2, 4)
+    joined = torch.einsum("bht,bthd->bhd", weights, values).flatten(1)
+    found = attention.output(joined) * heard[:, frame, None]
+    assert_same(found, expected[:, frame])
+
+
+def test_the_network_looks_along_its_six_paths() -> None:
+    made = network()
+    features, observed, time_s = inputs(1, 14)
+    calls: dict[str, tuple[Any, Any]] = {}
+
+    def remember(name: str) -> Any:
+        return lambda _, args, out: calls.update({name: (args, out)})
+
+    for name, path in made.paths.items():
+        path.register_forward_hook(
+            lambda _, args, out, name=name: calls.update({name: (args, out)})
+        )
+    made(features, observed, time_s)
+    looks = made.looks(features, observed, time_s, 6)
+    assert list(looks) == list(PATHS)
+    for (to, of), weights in looks.items():
+        (_, keys, *_), (out, _) = calls[f"{to}_from_{of}"]
+        path: Any = made.paths[f"{to}_from_{of}"]
+        values = path.value(keys).view(14, 2, 4)
+        joined = torch.einsum("ht,thd->hd", weights[0], values).flatten()
+        assert_same(path.output(joined), out[0, 6])
+        assert not weights[0][:, ~observed[of][0]].any()

@@ -11,7 +11,7 @@ import torch
 
 from maven import inference
 from maven.features import Features
-from maven.inference import Series, infer
+from maven.inference import Series, infer, resting
 from maven.model import MODALITIES, Maven, MavenConfig
 from maven.timeline import smooth, uniform_grid
 
@@ -253,3 +253,38 @@ def test_weights_are_equal_where_nothing_contributes() -> None:
     series = Series(np.zeros(2), np.zeros((2, 2)), np.zeros((2, 3, 2)))
     weights = series.weights(np.array([[True, True, False], [True, True, True]]))
     np.testing.assert_allclose(weights, [[0.5, 0.5, 0], [1 / 3] * 3])
+
+
+def test_weights_count_from_rest() -> None:
+    """A modality that only adds what it always adds has no share."""
+    rest = ((0.1, 0.0), (0.0, -0.2), (0.0, 0.0))
+    contributions = np.array([rest, ((0.4, 0.4), (0.0, -0.2), (0.0, 0.0))])
+    series = Series(np.zeros(2), contributions.sum(1), contributions)
+    weights = series.weights(np.ones((2, 3), bool), rest)
+    np.testing.assert_allclose(weights, [[1 / 3] * 3, [1, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("gone", MODALITIES)
+def test_what_is_muted_weighs_nothing(network: Maven, gone: str) -> None:
+    features = clip(20, seed=8)
+    muted = features.without(gone)
+    observed = np.stack([muted.observed[m] for m in MODALITIES], 1)
+    before = infer(network, features).weights(
+        np.stack([features.observed[m] for m in MODALITIES], 1), ((0.1, 0.1),) * 3
+    )
+    weights = infer(network, muted).weights(observed, ((0.1, 0.1),) * 3)
+    k = MODALITIES.index(gone)
+    some = observed.any(1)
+    assert (before[features.observed[gone], k] > 0).all()
+    assert not weights[some, k].any()
+    np.testing.assert_allclose(weights[some].sum(1), 1)
+
+
+def test_rest_is_the_mean_contribution_where_all_is_observed(network: Maven) -> None:
+    clips = [clip(20, seed=9), clip(5, seed=10)]
+    parts = []
+    for features in clips:
+        everything = np.stack([features.observed[m] for m in MODALITIES]).all(0)
+        parts.append(slow_shapley(network, features)[everything])
+    expected = np.concatenate(parts).mean(0)
+    np.testing.assert_allclose(resting(network, clips), expected, atol=1e-5)

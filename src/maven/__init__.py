@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maven.checkpoint import Model, load
+    from maven.explanation import Explanation, explain
     from maven.model import Maven, MavenConfig
     from maven.pipeline import Analysis, Settings, analyze
 
 __version__ = "0.1.0"
 __all__ = [
     "Analysis",
+    "Explanation",
     "Maven",
     "MavenConfig",
     "Model",
     "Settings",
     "__version__",
     "analyze",
+    "explain",
     "load",
 ]
 
@@ -35,6 +38,8 @@ _ROOMS = {
     "Analysis": "maven.pipeline",
     "Settings": "maven.pipeline",
     "analyze": "maven.pipeline",
+    "Explanation": "maven.explanation",
+    "explain": "maven.explanation",
     "Model": "maven.checkpoint",
     "load": "maven.checkpoint",
     "Maven": "maven.model",

@@ -81,11 +81,7 @@ class Nearness:
         within = within & (distance_s.abs() <= radius_s + SLACK_S)
         if not time_bias:
             return Nearness(block, within, None)
-        scaled = torch.log1p(distance_s.abs() / KNOT_SCALE_S) / math.log1p(radius_s / KNOT_SCALE_S)
-        place = (KNOTS * (1 + distance_s.sign() * scaled)).clamp(0, 2 * KNOTS)
-        knots = torch.arange(2 * KNOTS + 1, dtype=place.dtype, device=place.device)
-        basis = (1 - (place[..., None] - knots).abs()).clamp_min(0)
-        return Nearness(block, within, basis)
+        return Nearness(block, within, time_basis(distance_s, radius_s))
 
     def queries(self, x: Tensor) -> Tensor:
         """Cut (b, t, d) into blocks (b, n, c, d), the last one padded."""
@@ -100,6 +96,14 @@ class Nearness:
             return own
         wide = F.pad(own, (0, 0, 0, 0, 1, 1))
         return torch.cat((wide[:, :-2], wide[:, 1:-1], wide[:, 2:]), 2)
+
+
+def time_basis(distance_s: Tensor, radius_s: float) -> Tensor:
+    """Say where signed distances (...) fall between the time bias's knots: (..., 2 KNOTS + 1)."""
+    scaled = torch.log1p(distance_s.abs() / KNOT_SCALE_S) / math.log1p(radius_s / KNOT_SCALE_S)
+    place = (KNOTS * (1 + distance_s.sign() * scaled)).clamp(0, 2 * KNOTS)
+    knots = torch.arange(2 * KNOTS + 1, dtype=place.dtype, device=place.device)
+    return (1 - (place[..., None] - knots).abs()).clamp_min(0)
 
 
 def _block(time_s: Tensor, radius_s: float) -> int:
@@ -154,6 +158,38 @@ class Attention(nn.Module):
         joined = attended.transpose(1, 2).reshape(b, -1, d)[:, :t]
         heard = heard.reshape(b, -1)[:, :t]
         return self.output(joined) * heard[..., None], heard
+
+    def weights(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        observed: Tensor,
+        distance_s: Tensor,
+        radius_s: float | None,
+    ) -> Tensor:
+        """Say where one frame looks: the weights that `forward` gives to the others' values.
+
+        Args:
+            query: the frame (b, d).
+            keys: all frames (b, t, d), of which it may see those `observed` (b, t).
+            distance_s: (b, t), how far after the frame each lies.
+            radius_s: how far it looks; None: everywhere.
+
+        Returns:
+            (b, h, t), >= 0; they sum to 1, or are all 0 where nothing is within reach.
+        """
+        b, t, d = keys.shape
+        q = self.query(query).view(b, self.heads, 1, -1)
+        k = self.key(keys).view(b, t, self.heads, -1).transpose(1, 2)
+        scores: Tensor = (q * k).sum(-1) / math.sqrt(d / self.heads)  # (b, h, t)
+        seen = observed
+        if radius_s is not None:
+            seen = seen & (distance_s.abs() <= radius_s + SLACK_S)
+            if self.time_bias is not None:
+                basis = time_basis(distance_s, radius_s).to(scores.dtype)
+                scores = scores + (basis @ self.time_bias.T).transpose(1, 2)
+        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+        return scores.softmax(-1).nan_to_num(0.0)
 
     def _bias(self, basis: Tensor) -> Tensor:
         """Read the bias table at distances (b, n, c, s, k) -> (b, n, h, c, s)."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maven.calibration import calibrate
 from maven.research import attach
 from maven.terminal import (
     Debug,
@@ -40,6 +41,22 @@ FORMATS = ("csv", "parquet", "json", "vtt")
 Media = Annotated[
     list[Path], typer.Argument(metavar="MEDIA", help="Video or sound files.", show_default=False)
 ]
+OneMedia = Annotated[
+    Path, typer.Argument(metavar="MEDIA", help="A video or sound file.", show_default=False)
+]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the results.")]
+ModelName = Annotated[
+    str, typer.Option(metavar="NAME", help="mini, paper, a model folder or a hub id.")
+]
+TranscriptFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="SRT, WebVTT, whisper JSON, .align or '[1.0s - 2.5s] text'."),
+]
+Asr = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, none, whisper[:SIZE] or pocketsphinx.")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda[:N].")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never fetch anything.")]
 
 
 def main() -> None:
@@ -64,21 +81,10 @@ def root(
 @app.command()
 def predict(
     media: Media,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the results.")
-    ] = Path("maven-out"),
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="mini, paper, a model folder or a hub id.")
-    ] = "mini",
-    transcript: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="SRT, WebVTT, whisper JSON, .align or '[1.0s - 2.5s] text'."
-        ),
-    ] = None,
-    asr: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, none, whisper[:SIZE] or pocketsphinx.")
-    ] = "auto",
+    out: Out = Path("maven-out"),
+    model: ModelName = "mini",
+    transcript: TranscriptFile = None,
+    asr: Asr = "auto",
     faces: Annotated[
         str, typer.Option(metavar="WHO", help="main: the person on screen most; all: everyone.")
     ] = "main",
@@ -89,8 +95,8 @@ def predict(
         str, typer.Option("--format", metavar="LIST", help="Of csv, parquet, json, vtt.")
     ] = "csv,parquet",
     plot: Annotated[bool, typer.Option("--plot", help="Draw a picture as well.")] = False,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda[:N].")] = "auto",
-    offline: Annotated[bool, typer.Option("--offline", help="Never fetch anything.")] = False,
+    device: Device = "auto",
+    offline: Offline = False,
     debug: Debug = False,
 ) -> None:
     """Give valence and arousal over time for each media file."""
@@ -100,8 +106,7 @@ def predict(
     rate_hz = _rate(rate)
     if faces not in ("main", "all"):
         refuse(f"--faces: got {faces!r}; accepted: main, all")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
-        refuse(f"--device: got {device!r}; accepted: auto, cpu, cuda or cuda:N")
+    _check_device(device)
     with one_line_errors(debug):
         check_files([*media, *([transcript] if transcript else [])])
         if transcript and len(media) > 1:
@@ -143,10 +148,57 @@ def predict(
 
 
 @app.command()
+def explain(
+    media: OneMedia,
+    out: Out = Path("maven-out"),
+    model: ModelName = "mini",
+    transcript: TranscriptFile = None,
+    asr: Asr = "auto",
+    moments: Annotated[int, typer.Option(metavar="N", help="How many moments.")] = 3,
+    at: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="The moment whose attention is drawn: the strongest."),
+    ] = None,
+    device: Device = "auto",
+    offline: Offline = False,
+    debug: Debug = False,
+) -> None:
+    """Say what drove the answer: the strongest moments, face, voice, and which words."""
+    from rich.console import Console
+
+    if not 1 <= moments <= 1000:
+        refuse(f"--moments: got {moments}; accepted: 1 to 1000")
+    _check_device(device)
+    with one_line_errors(debug):
+        check_files([media, *([transcript] if transcript else [])])
+        check_writable(out)
+
+    with one_line_errors(debug):
+        from maven.explanation import explain as explained
+        from maven.pipeline import Settings
+        from maven.recognise import RecogniserError
+        from maven.render.explanation import print_explanation
+        from maven.transcribe import Transcriber
+
+        try:
+            transcriber = Transcriber(asr, offline=offline)
+        except RecogniserError as error:
+            refuse(f"--asr: {error}")
+    with one_line_errors(debug, media), progress_bar(media.name) as report:
+        explanation = explained(
+            media, model, Settings(transcript, asr, offline=offline), moments=moments, at_s=at,
+            device=device, transcriber=transcriber, progress=report,
+        )  # fmt: skip
+        written = explanation.save(out)
+    console = Console(highlight=False)
+    print_explanation(explanation.scene(), console)
+    for path in written:
+        console.print(f"Wrote {path}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def demo(
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the results.")
-    ] = Path("maven-demo"),
+    out: Out = Path("maven-demo"),
     debug: Debug = False,
 ) -> None:
     """Analyse the clip in the package and show prediction against intention."""
@@ -197,21 +249,37 @@ def probe(
 
 
 @app.command()
-def models(debug: Debug = False) -> None:
-    """List the models that --model takes."""
+def models(
+    card: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print the card of this model instead.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """List the models that --model takes, or print a model's card."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     with one_line_errors(debug):
-        from maven.checkpoint import available
+        from maven.checkpoint import ModelError, available, find
 
+        if card is not None:
+            path = find(card) / "MODEL_CARD.md"
+            if not path.is_file():
+                raise ModelError(f"the model {card} has no card: there is no {path}")
+            print(path.read_text(encoding="utf-8", errors="replace"), end="")
+            return
         table = Table(box=None, pad_edge=False)
         for name in ("name", "where", "size", "what"):
             table.add_column(name)
         for row in available():
             table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
+
+
+def _check_device(device: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
+        refuse(f"--device: got {device!r}; accepted: auto, cpu, cuda or cuda:N")
 
 
 def _formats(text: str) -> tuple[str, ...]:
@@ -276,6 +344,7 @@ def show(analysis: Analysis, written: list[Path], console: Console) -> None:
 
 
 attach(app)
+app.command()(calibrate)
 
 if __name__ == "__main__":
     main()

@@ -9,6 +9,7 @@ frame answers the origin there. The three contributions sum to the answer, frame
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, combinations
 from math import factorial
@@ -21,6 +22,8 @@ from maven.model import MODALITIES, Maven, MavenConfig
 from maven.timeline import ROUNDING_S, Mask, Times, interpolate, smooth, windows
 
 CORE_S = 16.0
+Rest = tuple[tuple[float, float], ...]  # (valence, arousal) of each modality
+NO_REST: Rest = ((0.0, 0.0),) * len(MODALITIES)
 SUBSETS = tuple(
     chain.from_iterable(combinations(MODALITIES, k) for k in range(1, len(MODALITIES) + 1))
 )
@@ -50,13 +53,16 @@ class Series:
         contributions = read_at(self.time_s, flat, time_s).reshape(-1, len(MODALITIES), 2)
         return Series(time_s, contributions.sum(1), contributions)
 
-    def weights(self, observed: Mask) -> Times:
+    def weights(self, observed: Mask, rest: Rest = NO_REST) -> Times:
         """Shares (t, 3) of the modalities in the answer, over those `observed` (t, 3).
 
-        A share is proportional to the length of the contribution; shares are >= 0 and sum to 1,
-        equal where all contributions vanish, and NaN where nothing was observed.
+        A share is proportional to how far the contribution lies from `rest`, the contributions
+        where nobody expresses anything (see `resting`): that a voice is there at all moves an
+        answer a little, but says nothing. Shares are >= 0 and sum to 1, are equal where all
+        contributions are at rest, and NaN where nothing was observed.
         """
-        lengths = np.where(observed, np.linalg.norm(self.contributions, axis=-1) + 1e-9, 0)
+        distances = np.linalg.norm(self.contributions - np.array(rest), axis=-1)
+        lengths = np.where(observed, distances + 1e-9, 0)
         total = lengths.sum(-1, keepdims=True)
         shares = np.full_like(lengths, np.nan)
         np.divide(lengths, total, out=shares, where=total > 0)
@@ -97,12 +103,53 @@ def infer(model: Maven, features: Features, smoothing_s: float = 0.0) -> Series:
         smoothing_s: half-width of the centred box that was chosen with the model's weights.
     """
     present = [m for m in MODALITIES if features.observed[m].any()]
-    subsets = [subset for subset in SUBSETS if set(subset) <= set(present)]
+    answers = masked(model, features, [s for s in SUBSETS if set(s) <= set(present)])
+    time_s = features.time_s
+    anything: Mask = np.logical_or.reduce([features.observed[m] for m in MODALITIES])
+    contributions = np.stack([contribution(answers, m, len(time_s)) for m in MODALITIES], 1)
+    flat = np.where(anything[:, None], contributions.reshape(len(time_s), -1), np.nan)
+    contributions = smooth(time_s, flat, smoothing_s).reshape(contributions.shape)
+    return Series(time_s, contributions.sum(1), contributions)
+
+
+def resting(model: Maven, neutral: Iterable[Features], smoothing_s: float = 0.0) -> Rest:
+    """Mean contributions where all is observed and nothing expressed: in `neutral` clips."""
+    found = []
+    for features in neutral:
+        everything = np.logical_and.reduce([features.observed[m] for m in MODALITIES])
+        found.append(infer(model, features, smoothing_s).contributions[everything])
+    mean = np.concatenate(found).mean(0)  # (3, 2)
+    return tuple((float(valence), float(arousal)) for valence, arousal in mean)
+
+
+def masked(
+    model: Maven, features: Features, subsets: list[tuple[str, ...]]
+) -> dict[tuple[str, ...], Times]:
+    """Answer every frame (t, 2) as if only a subset of the modalities had been observed.
+
+    Where nothing of a subset was observed within reach, its answer is the origin.
+    """
     answers = _answers(model, features, subsets)
-    reached = {m: _reached(features.time_s, features.observed[m], model.config) for m in present}
+    named = {m for subset in subsets for m in subset}
+    reached = {m: _reached(features.time_s, features.observed[m], model.config) for m in named}
     for subset, known in answers.items():
         known[~np.stack([reached[m] for m in subset]).any(0)] = 0.0
-    return _series(features, answers, smoothing_s)
+    return answers
+
+
+def contribution(answers: dict[tuple[str, ...], Times], modality: str, t: int) -> Times:
+    """Shapley value (t, 2) of one modality, from the answers of all subsets of what there is."""
+    total = np.zeros((t, 2))
+    present = {m for subset in answers for m in subset}
+    others = present - {modality}
+    if modality not in present:
+        return total
+    for size in range(len(others) + 1):
+        share = factorial(size) * factorial(len(others) - size) / factorial(len(present))
+        for rest in combinations([m for m in MODALITIES if m in others], size):
+            joined = tuple(m for m in MODALITIES if m in (*rest, modality))
+            total += share * (answers[joined] - (answers[rest] if rest else 0.0))
+    return total
 
 
 @torch.inference_mode()
@@ -139,25 +186,3 @@ def _reached(time_s: Times, observed: Mask, config: MavenConfig) -> Mask:
     low = np.searchsorted(time_s, time_s - reach_s - ROUNDING_S)
     high = np.searchsorted(time_s, time_s + reach_s + ROUNDING_S)
     return np.asarray(counts[high] > counts[low])
-
-
-def _series(
-    features: Features, answers: dict[tuple[str, ...], Times], smoothing_s: float
-) -> Series:
-    time_s = features.time_s
-    anything: Mask = np.logical_or.reduce([features.observed[m] for m in MODALITIES])
-    contributions = np.zeros((len(time_s), len(MODALITIES), 2))
-    present = {m for subset in answers for m in subset}
-    for k, modality in enumerate(MODALITIES):
-        others = present - {modality}
-        if modality not in present:
-            continue
-        for size in range(len(others) + 1):
-            share = factorial(size) * factorial(len(others) - size) / factorial(len(present))
-            for rest in combinations([m for m in MODALITIES if m in others], size):
-                joined = tuple(m for m in MODALITIES if m in (*rest, modality))
-                base = answers[rest] if rest else 0.0
-                contributions[:, k] += share * (answers[joined] - base)
-    flat = np.where(anything[:, None], contributions.reshape(len(time_s), -1), np.nan)
-    contributions = smooth(time_s, flat, smoothing_s).reshape(contributions.shape)
-    return Series(time_s, contributions.sum(1), contributions)

@@ -328,15 +328,7 @@ class Maven(nn.Module):
     ) -> dict[str, Tensor]:
         """Give each modality's sequence (b, t, d) after its two cross-modal paths."""
         config = self.config
-        anything = torch.stack([observed[m] for m in MODALITIES]).any(0)
-        seen, own = {}, {}
-        for m in MODALITIES:
-            own[m] = self.project[m](features[m], observed[m], m in config.pooled)
-            seen[m] = observed[m] if config.masked else anything
-            if config.masked and m in config.pooled:
-                seen[m] = observed[m].any(1, keepdim=True) & anything
-            if config.masked:
-                own[m] = torch.where(seen[m][..., None], own[m], self.missing[m])
+        own, seen = self.projected(features, observed)
         enhanced = {}
         for m in MODALITIES:
             total = own[m]
@@ -349,6 +341,40 @@ class Maven(nn.Module):
             norm = self.enhance["shared" if config.shared_norm else m]
             enhanced[m] = norm(self.dropout(total / count))
         return enhanced
+
+    def projected(
+        self, features: dict[str, Tensor], observed: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Give each modality's projection (b, t, d), and where others may look at it (b, t)."""
+        config = self.config
+        anything = torch.stack([observed[m] for m in MODALITIES]).any(0)
+        own, seen = {}, {}
+        for m in MODALITIES:
+            own[m] = self.project[m](features[m], observed[m], m in config.pooled)
+            seen[m] = observed[m] if config.masked else anything
+            if config.masked and m in config.pooled:
+                seen[m] = observed[m].any(1, keepdim=True) & anything
+            if config.masked:
+                own[m] = torch.where(seen[m][..., None], own[m], self.missing[m])
+        return own, seen
+
+    def looks(
+        self, features: dict[str, Tensor], observed: dict[str, Tensor], time_s: Tensor, frame: int
+    ) -> dict[tuple[str, str], Tensor]:
+        """Say where a frame looks on each of the six `PATHS`: weights (b, h, t) of the frames.
+
+        Arguments as in `forward`; weights as in `Attention.weights`.
+        """
+        own, seen = self.projected(features, observed)
+        distance_s = time_s - time_s[:, frame, None]
+        looks = {}
+        for to, of in PATHS:
+            path = self.paths[f"{to}_from_{of}"]
+            assert isinstance(path, Attention)
+            looks[to, of] = path.weights(
+                own[to][:, frame], own[of], seen[of], distance_s, self.config.radius_s
+            )
+        return looks
 
     def fit_moments(self, modality: str, features: Tensor) -> None:
         """Set a modality's standardisation from training features (n, d_m)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from maven.checkpoint import Model
-    from maven.features import Sampled
+    from maven.checkpoint import Model, ModelCard
+    from maven.features import Features, Sampled
     from maven.inference import Series
 
 ACCEPTED_FACES = ("main", "all")
@@ -104,6 +104,21 @@ class Analysis:
         return write(self.frames, self.provenance, target, stem, formats, words)
 
 
+@dataclass(frozen=True)
+class Answered:
+    """One person's answer and what it was made from.
+
+    Attributes:
+        track_id: None where no face was seen.
+        features: on the network's grid.
+        series: at the times of the rows.
+    """
+
+    track_id: int | None
+    features: Features
+    series: Series
+
+
 def results_stem(media_path: Path, folder: Path) -> str:
     """Name results: the media's stem; another in its own folder, where clip.vtt is a transcript."""
     stem, beside = _encodable(media_path.stem), folder.resolve() == media_path.parent.resolve()
@@ -119,6 +134,7 @@ def analyze(
     detector: FaceDetector | None = None,
     transcriber: Transcriber | None = None,
     progress: Progress | None = None,
+    answered: Callable[[Answered], None] | None = None,
     **options: Any,
 ) -> Analysis:
     """Turn a video, or a sound file, into valence and arousal over time.
@@ -130,6 +146,7 @@ def analyze(
         device: where a model that is not loaded yet shall run.
         detector, transcriber: to be shared by several calls.
         progress: called with the stage, the seconds done and their total.
+        answered: called with each person's features and answer, which are forgotten otherwise.
 
     Raises:
         MediaError, TranscriptError, RecogniserError, ModelError, EncoderError: one line each.
@@ -201,7 +218,10 @@ def analyze(
             visual = Sampled(seen.times_s[face.rows], np.stack(face.features))
         features = assemble(network_s, widths, visual, heard, speech, words, text, frame_period_s)
         series = infer(model.network, features, model.card.smoothing_s).at(grid)
-        tables.append(tabulate(_encodable(info.path.name), track_id, series, face, *masks))
+        person = tabulate(_encodable(info.path.name), track_id, series, face, *masks, model.card)
+        tables.append(person)
+        if answered is not None:
+            answered(Answered(track_id, features, series))
         report("answers", number + 1, len(people))
     frames = conform(pd.concat(tables, ignore_index=True))
     if frames["valence"].isna().all():
@@ -232,6 +252,7 @@ def tabulate(
     face: SeenFace | None,
     has_speech: npt.NDArray[np.bool_],
     has_text: npt.NDArray[np.bool_],
+    card: ModelCard,
 ) -> pd.DataFrame:
     """One person's rows (t) of the long table; what was not observed is NaN."""
     import pandas as pd
@@ -245,7 +266,9 @@ def tabulate(
     observed = np.stack((np.isfinite(box[:, 4]), has_speech, has_text), 1)
     observed &= np.isfinite(series.va[:, :1])  # not what lies just outside the network's grid
     va = np.where(observed.any(axis=1, keepdims=True), series.va, np.nan)
-    weights = series.weights(observed)
+    ends = np.full((t, 2), np.nan), np.full((t, 2), np.nan)
+    low, high = ends if card.intervals is None else card.intervals.around(va, observed)
+    weights = series.weights(observed, card.rest)
     theta, intensity = to_polar(va[:, 0], va[:, 1])
     columns = {
         "file": file,
@@ -256,7 +279,10 @@ def tabulate(
         "arousal": va[:, 1],
         "theta": theta,
         "intensity": intensity,
-        **{f"{name}_{end}": np.nan for name in ("valence", "arousal") for end in ("low", "high")},
+        "valence_low": low[:, 0],
+        "valence_high": high[:, 0],
+        "arousal_low": low[:, 1],
+        "arousal_high": high[:, 1],
         **{f"{name}_weight": weights[:, k] for k, name in enumerate(("visual", "audio", "text"))},
         **{name: observed[:, k] for k, name in enumerate(("has_face", "has_speech", "has_text"))},
         **{name: box[:, k] for k, name in enumerate(("face_x", "face_y", "face_w", "face_h"))},
@@ -288,6 +314,7 @@ def provenance(
                 for modality, encoder in vars(model.encoders).items()
             },
             "smoothing_s": model.card.smoothing_s,
+            "intervals": model.card.intervals and model.card.intervals.nominal,
             "device": model.device,
         },
         "detector": detector and {"name": detector.name, "fingerprint": detector.fingerprint},

@@ -96,7 +96,7 @@ def plot(
         title = str(frame["file"].iloc[0]) if len(frame) else "nothing"
     if len(people) < len(everyone):
         title += f"   (the {PEOPLE} of {len(everyone)} people seen longest)"
-    title = "".join(c if ord(c) in _glyphs() else "?" for c in title)
+    title = "".join(c if ord(c) in glyphs() else "?" for c in title)
     title = title if len(title) < TITLE_LETTERS else f"{title[: TITLE_LETTERS - 3]}..."
     place = (0.15 / WIDTH_IN, 1 - 0.25 / height_in)
     figure.text(*place, title, size=11, weight="bold", va="center", parse_math=False)
@@ -107,7 +107,7 @@ def plot(
         panel.observed(rows, words)
         panel.path(rows, intended)
     if path is not None:
-        _save(figure, path)
+        save_figure(figure, path)
     return figure
 
 
@@ -181,14 +181,14 @@ class _Panel:
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         axes.set_title(name, loc="left", size=9, weight="bold", pad=5)
         _legend(axes, handles, loc="lower right", anchor=(1.0, 1.0))
-        _time_axis(axes, self.limits_s)
+        time_axis(axes, self.limits_s)
 
     def observed(self, rows: pd.DataFrame, words: Sequence[Word]) -> None:
         """Draw strips of what was observed and, under them, the words that fit."""
         strips = self.axes(LEFT_IN, BELOW_IN + WORDS_IN, COURSE_IN, STRIPS_IN)
         for i, column in enumerate(("has_face", "has_speech", "has_text")):
             strips.axhline(-i, color=FAINT, linewidth=2, zorder=0)
-            strips.broken_barh(_spans_s(rows, column), (-i - 0.27, 0.54), color=INK, linewidth=0)
+            strips.broken_barh(spans_s(rows, column), (-i - 0.27, 0.54), color=INK, linewidth=0)
         strips.set_yticks([0, -1, -2], ["face", "speech", "words"])
         strips.set_ylim(-2.5, 0.5)
         strips.tick_params(labelsize=SMALL, left=False, labelbottom=False, bottom=False)
@@ -201,9 +201,9 @@ class _Panel:
         below.set_yticks([])
         below.tick_params(labelsize=SMALL)
         below.spines[["top", "right", "left"]].set_visible(False)
-        unit = _time_axis(below, self.limits_s)
+        unit = time_axis(below, self.limits_s)
         below.set_xlabel(f"time ({unit})", size=SMALL + 0.5, labelpad=2)
-        written = _write_words(below, words)
+        written = write_words(below, words)
         if written < len(words):
             n = len(words)
             note = f"{written} of\n{n} words" if written else f"{n} words:\nno room"
@@ -265,7 +265,7 @@ class _Panel:
         side = self.axes(WIDTH_IN - 0.72, bottom_in + (side_in - bar_in) / 2, 0.1, bar_in)
         self.figure.colorbar(lines, cax=side)
         side.tick_params(labelsize=SMALL - 0.5, length=2)
-        unit = _time_axis(side, self.limits_s, vertical=True)
+        unit = time_axis(side, self.limits_s, vertical=True)
         side.set_title(f"time\n({unit})", size=SMALL - 0.5)
         side.spines[:].set_visible(False)
 
@@ -295,13 +295,13 @@ def _draw_circle(axes: Axes) -> None:
     axes.text(0, 1.21, "arousal +", **style)
 
 
-def _write_words(axes: Axes, words: Sequence[Word]) -> int:
+def write_words(axes: Axes, words: Sequence[Word]) -> int:
     """Write the words that fit, none over another, and return how many."""
     left_px = axes.bbox.x0 - 1
     right_px = axes.bbox.x1 + 0.3 * DPI
     texts, spans = [], []
     for word in words:
-        spoken = word.text.strip() if _glyphs().issuperset(map(ord, word.text)) else ""
+        spoken = word.text.strip() if glyphs().issuperset(map(ord, word.text)) else ""
         text = axes.text(word.start_s, 0, spoken, size=SMALL - 0.5, va="center", parse_math=False)
         box = text.get_window_extent()
         texts.append(text)
@@ -331,7 +331,7 @@ def _write_words(axes: Axes, words: Sequence[Word]) -> int:
     return len(placed)
 
 
-def _spans_s(rows: pd.DataFrame, column: str) -> list[tuple[float, float]]:
+def spans_s(rows: pd.DataFrame, column: str) -> list[tuple[float, float]]:
     """Return (start, length) in seconds of each stretch in which a flag is set."""
     length_s = tables.durations_s(rows)
     time_s = rows["time_s"].to_numpy(np.float64)
@@ -350,7 +350,7 @@ def _alone(values: Floats) -> npt.NDArray[np.intp]:
     return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
 
 
-def _time_axis(axes: Axes, limits_s: tuple[float, float], vertical: bool = False) -> str:
+def time_axis(axes: Axes, limits_s: tuple[float, float], vertical: bool = False) -> str:
     """Put ticks on a time axis and return its unit."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
@@ -376,14 +376,15 @@ def _legend(
 
 
 @cache
-def _glyphs() -> frozenset[int]:
+def glyphs() -> frozenset[int]:
     """Return the code points that the font can draw."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure beside its place and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
         figure.savefig(part, format=path.suffix[1:].lower(), dpi=DPI)
