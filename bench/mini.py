@@ -17,7 +17,7 @@ from maven.checkpoint import MINI_FOLDER
 from maven.datasets import corpora, prepare
 from maven.encoders.faces import FACE_CLASSES
 from maven.encoders.mini import load_mini
-from maven.encoders.voices import VOICE_CLASSES, level_free
+from maven.encoders.voices import VOICE_CLASSES
 from maven.metrics import ccc
 
 
@@ -44,19 +44,14 @@ def main() -> None:
 
     with np.load(arguments.work / "voices.npz") as content:
         data = dict(content)
-    voice = load_mini("audio", MINI_FOLDER / "audio.safetensors", "cpu").net
+    voice = load_mini("audio", MINI_FOLDER / "audio.safetensors", "cpu")
     mels = np.split(data["mels"], data["bounds"][1:-1])
     chosen = np.flatnonzero(data["splits"] == "val")
     answers, hits = [], []
-    with torch.inference_mode():
-        for k in chosen:
-            mel = torch.from_numpy(prepare.restore_mel(mels[k]).T.copy())
-            frames = voice(level_free(mel)[None])
-            weight = voice.attention(frames).softmax(1)
-            pooled = ((weight * frames).sum(1) + frames.mean(1)) / 2
-            answers.append(voice.affect(pooled)[0].numpy())
-            best = VOICE_CLASSES[int(voice.classes(pooled).argmax())]
-            hits.append(best == data["emotions"][k])
+    for k in chosen:
+        va, shares = voice.utterance(torch.from_numpy(prepare.restore_mel(mels[k]).T.copy()))
+        answers.append(va)
+        hits.append(VOICE_CLASSES[int(shares.argmax())] == data["emotions"][k])
     row("voice: RAVDESS actors 17-20", np.stack(answers), data["va"][chosen], float(np.mean(hits)))
 
     with np.load(arguments.work / "faces.npz") as content:
