@@ -30,7 +30,7 @@ from maven.datasets.plan import gather, plan_video, record, voice
 from maven.datasets.write import write_corpus
 from maven.evaluate import Evaluation, evaluate
 from maven.extract import extract
-from maven.features import Features
+from maven.features import NAMES, Features
 from maven.matching import manifest_for
 from maven.metrics import Scores, score
 from maven.model import MODALITIES
@@ -39,7 +39,6 @@ from maven.validate import predict
 SPLIT = "val"
 ABOVE = 0.08  # the best single modality
 MAY_LOSE = 0.05
-NAMES = {"visual": "face", "audio": "voice", "text": "words"}
 
 
 def told(stage: str) -> Callable[[int, int], None]:

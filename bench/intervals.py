@@ -14,6 +14,7 @@ rare there. The second has the same videos with every set of modalities muted as
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from maven.intervals import NOMINAL, Covered, Frames, Intervals, coverage, fit, 
 from maven.matching import clips_of
 from maven.render.reliability import reliability
 from maven.timeline import Times
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+from mini_parts import read_parts
 
 SHARES = tuple(float(share) for share in np.arange(50, 100, 5) / 100)
 BAND = (0.87, 0.93)
@@ -73,24 +77,15 @@ def halves(frames: Frames) -> list[tuple[Frames, Frames]]:
 
 def disjoint(path: Path, rate_hz: float, answered: Answer) -> list[tuple[Frames, Frames]]:
     """Answered sequences of two halves of the parts, which share no source; and the reverse."""
-    with np.load(path) as content:
-        data = dict(content)
-    rng = np.random.default_rng(0)
-    voices = np.split(data["voices"], data["voice_lengths"].cumsum()[:-1])
-    sentences = np.split(data["sentences"], data["sentence_lengths"].cumsum()[:-1])
-    faces_half = rng.permutation(len(data["faces"])) % 2
-    sentences_half = rng.permutation(len(sentences)) % 2
-    speakers_half = np.unique(data["speakers"], return_inverse=True)[1] % 2
+    parts, rng = read_parts(path, rate_hz), np.random.default_rng(0)
+    faces_half = rng.permutation(len(parts.faces)) % 2
+    sentences_half = rng.permutation(len(parts.sentences)) % 2
+    speakers_half = np.unique(parts.speakers, return_inverse=True)[1] % 2
     made = []
     for half in range(2):
-        faces, heard = faces_half == half, np.flatnonzero(speakers_half == half)
-        said = np.flatnonzero(sentences_half == half)
-        parts = compose.Parts(
-            data["faces"][faces], data["face_va"][faces],
-            [voices[k] for k in heard], data["voice_va"][heard], data["speakers"][heard],
-            [sentences[k] for k in said], data["sentence_va"][said], rate_hz,
-        )  # fmt: skip
-        drawn = (compose.compose(parts, SECONDS, rng) for _ in range(SEQUENCES))
+        kept = (np.flatnonzero(x == half) for x in (faces_half, speakers_half, sentences_half))
+        own = parts.only(*kept)
+        drawn = (compose.compose(own, SECONDS, rng) for _ in range(SEQUENCES))
         made.append(gather(answered, drawn))
     return [(made[0], made[1]), (made[1], made[0])]
 

@@ -18,6 +18,7 @@ from maven.datasets import corpora, prepare
 from maven.encoders.faces import FACE_CLASSES
 from maven.encoders.mini import load_mini
 from maven.encoders.voices import VOICE_CLASSES
+from maven.encoders.words import tokenise
 from maven.metrics import ccc
 
 
@@ -41,6 +42,10 @@ def main() -> None:
     words = load_mini("text", MINI_FOLDER / "text.safetensors", "cpu")
     va = np.stack([words.score(sentences.texts[k]) for k in chosen])
     row("words: EmoBank dev", va, sentences.va[chosen], None)
+    bare = [" ".join(tokenise(sentences.texts[k].split())[0]) for k in chosen]
+    bare = [" ".join(token for token in text.split() if token[0].isalnum()) for text in bare]
+    va = np.stack([words.score(text) for text in bare])
+    row("words: the same, without capitals and punctuation", va, sentences.va[chosen], None)
 
     with np.load(arguments.work / "voices.npz") as content:
         data = dict(content)

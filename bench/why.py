@@ -15,15 +15,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from machine import describe
-from maven.checkpoint import Network, load_network
+from maven.checkpoint import NO_REST, Network, Rest, load_network
 from maven.datasets.compose import Parts, compose
-from maven.inference import NO_REST, Rest, infer, resting
+from maven.features import NAMES
+from maven.inference import infer, resting
 from maven.model import MODALITIES
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
@@ -33,7 +33,6 @@ STRONG = 0.3
 SECONDS = 40.0
 WANTED = 0.8
 READ_NEUTRAL, READ_RIGHT = 0.25, 0.45  # from the own label to the encoder's answer
-NAMES = dict(zip(MODALITIES, ("face", "voice", "words"), strict=True))
 
 
 def read_right(parts: Parts, carrier: str) -> Parts:
@@ -52,16 +51,7 @@ def read_right(parts: Parts, carrier: str) -> Parts:
         )
         for m, (read, va) in answers.items()
     }
-    return replace(
-        parts,
-        faces=parts.faces[kept["visual"]],
-        face_va=parts.face_va[kept["visual"]],
-        voices=[parts.voices[k] for k in kept["audio"]],
-        voice_va=parts.voice_va[kept["audio"]],
-        speakers=parts.speakers[kept["audio"]],
-        sentences=[parts.sentences[k] for k in kept["text"]],
-        sentence_va=parts.sentence_va[kept["text"]],
-    )
+    return parts.only(kept["visual"], kept["audio"], kept["text"])
 
 
 def highest(
@@ -106,7 +96,7 @@ def main() -> None:
     found = load_network(arguments.model, device="cpu")
     rate_hz = found.card.config.rate_hz
     rng = np.random.default_rng(1)
-    neutral = read_parts(arguments.work, "train", rate_hz).carried_by(None)
+    neutral = read_parts(arguments.work / "parts_train.npz", rate_hz).carried_by(None)
     clips = [compose(neutral, SECONDS, rng)[0] for _ in range(10)]
     measured = resting(found.network, clips, found.card.smoothing_s)
     rests = {
@@ -116,7 +106,7 @@ def main() -> None:
     if found.card.rest != NO_REST:
         rests["distance from rest, as the model has it"] = found.card.rest
     print("rest measured here:", [tuple(round(v, 3) for v in pair) for pair in measured])
-    every = read_parts(arguments.work, "val", rate_hz)
+    every = read_parts(arguments.work / "parts_val.npz", rate_hz)
     for title, right in (("all parts", False), ("parts that the encoders read right", True)):
         print(f"\n{title}\n\n| carries | weight | frames | face | voice | words | at least 0.8 |")
         print("|---|---|---|---|---|---|---|")

@@ -7,8 +7,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +15,7 @@ import pyarrow.parquet
 import pytest
 
 import maven
+from commands import Outcome, Run, here, runner
 from demo_pieces import DEMO, copy_piece
 from maven import checkpoint, cli
 from maven.render import tables
@@ -26,24 +25,6 @@ from toy_paper import save_toy_paper
 
 TIMES_S = [k / 25 for k in range(10)]
 SUBTITLES = "1\n00:00:00,600 --> 00:00:01,200\nSuch joy\n"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def message(self) -> str:
-        """The one line on stderr."""
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("maven: ")
-        return lines[0]
-
-
-Run = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="session")
@@ -73,26 +54,16 @@ def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], toy: Path
 ) -> Run:
     """Run a command in an empty folder of its own; `predict` with the toy model."""
-    monkeypatch.delenv("MAVEN_MODELS", raising=False)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+    run_as_typed = runner(tmp_path, monkeypatch, capsys)
 
     def run_maven(*arguments: str | Path) -> Outcome:
         named = [str(argument) for argument in arguments]
         if named[:1] == ["predict"]:
             named += [] if "--model" in named else ["--model", str(toy)]
             named += [] if "--asr" in named else ["--asr", "none"]
-        monkeypatch.setattr(sys, "argv", ["maven", *named])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return Outcome(ended.value.code or 0, captured.out, captured.err)  # type: ignore[arg-type]
+        return run_as_typed(*named)
 
     return run_maven
-
-
-def here() -> list[str]:
-    return sorted(path.relative_to(Path.cwd()).as_posix() for path in Path.cwd().rglob("*"))
 
 
 def test_help_and_version(run: Run) -> None:

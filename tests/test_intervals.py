@@ -20,7 +20,6 @@ from maven.intervals import (
     Frames,
     Intervals,
     _quantiles,
-    calibrate,
     coverage,
     fit,
     gather,
@@ -153,7 +152,7 @@ def test_too_few_videos_and_odd_shares_are_refused() -> None:
     with pytest.raises(ValueError, match=r"need 10 or more videos .* got 9$"):
         fit(frames(LEAST_VIDEOS - 1, 9))
     with pytest.raises(ValueError, match="got 0"):
-        calibrate(lambda features: np.zeros((0, 2)), [])
+        fit(gather(lambda features: np.zeros((0, 2)), []))
     for share in (0.0, 1.0, 90.0):
         with pytest.raises(ValueError, match="accepted: above 0, below 1"):
             fit(frames(LEAST_VIDEOS, 9), share)
@@ -250,7 +249,7 @@ def test_each_video_is_answered_with_every_set_of_what_it_has() -> None:
 
 def test_calibration_repeats_itself_and_counts_its_videos() -> None:
     videos = [sample(k) for k in range(FOLDS + 5)]
-    first, again = calibrate(told, videos), calibrate(told, videos)
+    first, again = fit(gather(told, videos)), fit(gather(told, videos))
     assert first.to_json() == again.to_json()
     assert first.videos == FOLDS + 5
 

@@ -147,9 +147,9 @@ def encode_parts(
         )  # fmt: skip
 
 
-def read_parts(work: Path, split: str, rate_hz: float) -> compose.Parts:
-    """Read what `encode_parts` wrote."""
-    with np.load(work / f"parts_{split}.npz") as content:
+def read_parts(path: Path, rate_hz: float) -> compose.Parts:
+    """Read one of the files that `encode_parts` wrote."""
+    with np.load(path) as content:
         data = dict(content)
 
     def cut(name: str, lengths: str) -> list[Array]:

@@ -243,7 +243,7 @@ def sequences(parts: compose.Parts, count: int, seconds: float, seed: int) -> li
 def step_fusion(run: Run) -> None:
     """Train the network on composed sequences, choose the smoothing, write the model folder."""
     rate_hz = run.recipe["network"]["rate_hz"]
-    train_parts, val_parts = (read_parts(run.work, name, rate_hz) for name in ("train", "val"))
+    train_parts, val_parts = (read_parts(run.work / name, rate_hz) for name in PARTS)
     seed, seconds = run.recipe["seed"], run.recipe["sequence_s"]
     first = sequences(train_parts, 64, seconds, seed + 1)
     widths = {m: first[0].features.values[m].shape[1] for m in MODALITIES}

@@ -33,6 +33,10 @@ class ModelError(Exception):
     """A model cannot be found or is not one; the message is one line."""
 
 
+Rest = tuple[tuple[float, float], ...]  # (valence, arousal) of each modality
+NO_REST: Rest = ((0.0, 0.0),) * len(MODALITIES)
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """What a model folder says of itself.
@@ -54,7 +58,7 @@ class ModelCard:
     smoothing_s: float = 0.0
     training: dict[str, Any] = field(default_factory=dict)
     intervals: Intervals | None = None
-    rest: tuple[tuple[float, float], ...] = ((0.0, 0.0),) * len(MODALITIES)
+    rest: Rest = NO_REST
 
 
 @dataclass(frozen=True)
@@ -184,14 +188,14 @@ def read_card(folder: Path) -> ModelCard:
             float(content.get("smoothing_s", 0.0)),
             content.get("training", {}),
             Intervals.from_json(content["intervals"]) if content.get("intervals") else None,
-            _rest(content["rest"]) if "rest" in content else ModelCard.rest,
+            _rest(content["rest"]) if "rest" in content else NO_REST,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else _one_line(error)
         raise ModelError(f"{path} does not describe a model: {reason}") from error
 
 
-def _rest(values: Any) -> tuple[tuple[float, float], ...]:
+def _rest(values: Any) -> Rest:
     rest = tuple((float(valence), float(arousal)) for valence, arousal in values)
     if len(rest) != len(MODALITIES) or not all(math.isfinite(v) for pair in rest for v in pair):
         raise ValueError(f"rest is {values!r}, needs (valence, arousal) of {len(MODALITIES)}")

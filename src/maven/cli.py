@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from maven.pipeline import Analysis
+    from maven.transcribe import Transcriber
 
 app = typer.Typer(
     add_completion=False,
@@ -119,14 +120,9 @@ def predict(
         from maven.checkpoint import load
         from maven.faces.detect import CenterFace
         from maven.pipeline import Settings, analyze
-        from maven.recognise import RecogniserError
-        from maven.transcribe import Transcriber
 
         settings = Settings(transcript, asr, faces, rate_hz, offline)
-        try:
-            transcriber = Transcriber(asr, offline=offline)
-        except RecogniserError as error:
-            refuse(f"--asr: {error}")
+        transcriber = _transcriber(asr, offline)
         loaded, detector = load(model, device=device, offline=offline), CenterFace()
     taken: set[str] = set()
     for path in media:
@@ -176,14 +172,9 @@ def explain(
     with one_line_errors(debug):
         from maven.explanation import explain as explained
         from maven.pipeline import Settings
-        from maven.recognise import RecogniserError
         from maven.render.explanation import print_explanation
-        from maven.transcribe import Transcriber
 
-        try:
-            transcriber = Transcriber(asr, offline=offline)
-        except RecogniserError as error:
-            refuse(f"--asr: {error}")
+        transcriber = _transcriber(asr, offline)
     with one_line_errors(debug, media), progress_bar(media.name) as report:
         explanation = explained(
             media, model, Settings(transcript, asr, offline=offline), moments=moments, at_s=at,
@@ -280,6 +271,16 @@ def models(
 def _check_device(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
         refuse(f"--device: got {device!r}; accepted: auto, cpu, cuda or cuda:N")
+
+
+def _transcriber(asr: str, offline: bool) -> Transcriber:
+    from maven.recognise import RecogniserError
+    from maven.transcribe import Transcriber
+
+    try:
+        return Transcriber(asr, offline=offline)
+    except RecogniserError as error:
+        refuse(f"--asr: {error}")
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -17,7 +17,15 @@ import numpy as np
 from maven.circumplex import NEUTRAL
 from maven.encoders.base import encode_words
 from maven.features import Features
-from maven.inference import CORE_S, SUBSETS, Series, contribution, masked, read_at
+from maven.inference import (
+    SUBSETS,
+    Series,
+    contribution,
+    core_s_of,
+    masked,
+    read_at,
+    sight_s,
+)
 from maven.model import MODALITIES, PATHS, Maven, MavenConfig
 from maven.render.summary import MOMENT_GAP_S, peaks, words_around
 from maven.timeline import Mask, Times, place_words, smooth, windows
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
     from maven.encoders.base import TextEncoder
     from maven.transcript import Word
 
-NAMES = dict(zip(MODALITIES, ("face", "voice", "words"), strict=True))
 MEASURED_WORDS = 20  # at most, the nearest: a moment has few that matter
 CONTEXT_WORDS = 100  # encoded before and after those within reach of a moment
 END_MARKS = re.compile(r"[^\w\s]*$")  # what ends a sentence stays when its last word is left out
@@ -165,8 +172,7 @@ def moment(
 
 def reach_s(config: MavenConfig, smoothing_s: float) -> float:
     """How far from a time anything can matter to the smoothed answer that is read there."""
-    own_s = config.reach_s if config.local else config.window_s
-    return own_s + smoothing_s + 1 / config.rate_hz
+    return sight_s(config) + smoothing_s + 1 / config.rate_hz
 
 
 def word_effects(
@@ -258,10 +264,8 @@ def looks(network: Maven, features: Features, time_s: float) -> Looks:
 
     config = network.config
     frame = int(np.abs(features.time_s - time_s).argmin())
-    core_s = CORE_S if config.local else config.window_s / 2
-    window = next(
-        w for w in windows(features.time_s, core_s, config.reach_s) if frame < w.core_stop
-    )
+    tiles = windows(features.time_s, core_s_of(config), config.reach_s)
+    window = next(w for w in tiles if frame < w.core_stop)
     part = slice(window.start, window.stop)
     device = next(network.parameters()).device
     grid_s = features.time_s[part]

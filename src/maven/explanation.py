@@ -11,6 +11,7 @@ import numpy as np
 from maven import media
 from maven.checkpoint import Model, load
 from maven.drivers import (
+    AXES,
     Looks,
     Moment,
     looks,
@@ -100,7 +101,7 @@ class Explanation:
                 **{
                     m: {
                         axis: _rounded(self.contributions[known, k, j])
-                        for j, axis in enumerate(("valence", "arousal"))
+                        for j, axis in enumerate(AXES)
                     }
                     for k, m in enumerate(MODALITIES)
                 },

@@ -15,6 +15,7 @@ from maven.transcript import Word
 
 Floats = npt.NDArray[np.float32]
 
+NAMES = dict(zip(MODALITIES, ("face", "voice", "words"), strict=True))  # what a reader calls them
 SAMPLE_GAP_S = 0.25  # hops and frames further apart than this are a gap, unless the rate is lower
 
 

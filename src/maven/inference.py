@@ -17,13 +17,12 @@ from math import factorial
 import numpy as np
 import torch
 
+from maven.checkpoint import NO_REST, Rest
 from maven.features import Features
 from maven.model import MODALITIES, Maven, MavenConfig
 from maven.timeline import ROUNDING_S, Mask, Times, interpolate, smooth, windows
 
 CORE_S = 16.0
-Rest = tuple[tuple[float, float], ...]  # (valence, arousal) of each modality
-NO_REST: Rest = ((0.0, 0.0),) * len(MODALITIES)
 SUBSETS = tuple(
     chain.from_iterable(combinations(MODALITIES, k) for k in range(1, len(MODALITIES) + 1))
 )
@@ -67,6 +66,16 @@ class Series:
         shares = np.full_like(lengths, np.nan)
         np.divide(lengths, total, out=shares, where=total > 0)
         return shares
+
+
+def core_s_of(config: MavenConfig) -> float:
+    """Length in seconds of the core of a window; the rest of it is only looked at."""
+    return CORE_S if config.local else config.window_s / 2
+
+
+def sight_s(config: MavenConfig) -> float:
+    """How far in seconds a network sees to either side of a frame."""
+    return config.reach_s if config.local else config.window_s
 
 
 def read_at(time_s: Times, series: Times, wanted_s: Times) -> Times:
@@ -159,7 +168,7 @@ def _answers(
     """Answer every frame (t, 2) from each subset of what was observed."""
     device = next(model.parameters()).device
     answers = {subset: np.zeros((len(features.time_s), 2)) for subset in subsets}
-    core_s = CORE_S if model.config.local else model.config.window_s / 2
+    core_s = core_s_of(model.config)
     for window in windows(features.time_s, core_s, model.config.reach_s) if subsets else ():
         part = slice(window.start, window.stop)
         core = slice(window.core_start - window.start, window.core_stop - window.start)
@@ -181,7 +190,7 @@ def _answers(
 
 def _reached(time_s: Times, observed: Mask, config: MavenConfig) -> Mask:
     """Say which frames (t,) have one that was `observed` (t,) within reach."""
-    reach_s = config.reach_s if config.local else config.window_s
+    reach_s = sight_s(config)
     counts = np.concatenate(([0], observed.cumsum()))
     low = np.searchsorted(time_s, time_s - reach_s - ROUNDING_S)
     high = np.searchsorted(time_s, time_s + reach_s + ROUNDING_S)

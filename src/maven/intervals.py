@@ -196,13 +196,6 @@ def fit(frames: Frames, nominal: float = NOMINAL) -> Intervals:
     )
 
 
-def calibrate(
-    answer: Callable[[Features], Times], videos: Iterable[Labelled], nominal: float = NOMINAL
-) -> Intervals:
-    """Calibrate intervals on labelled videos that no weight was fitted to: `gather`, `fit`."""
-    return fit(gather(answer, videos), nominal)
-
-
 def _at(pattern: frozenset[str], observed: Mask) -> Mask:
     return np.asarray((observed == [m in pattern for m in MODALITIES]).all(1))
 

@@ -20,6 +20,7 @@ from maven.features import Features
 from maven.timeline import place_words
 
 Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
 
 # Where the labels go: no further from rest than a face and a voice can follow, in the mean of both.
 # A neutral face beside the label of a deep calm would teach that neutral faces are calm.
@@ -82,6 +83,10 @@ class Parts:
                 ("text", self.sentence_va * SENTENCE_SCALE),
             )
         )
+        return self.only(faces, voices, sentences)
+
+    def only(self, faces: Indices, voices: Indices, sentences: Indices) -> Parts:
+        """Keep the faces, clips and sentences of these indices."""
         return Parts(
             self.faces[faces],
             self.face_va[faces],

@@ -1,7 +1,7 @@
 """The three embedded encoders from their weights: a face CNN, a voice CNN and a word lexicon.
 
-They follow the protocols of `base.py`, run on a laptop's processor and are trained from scratch by
-`maven.pretrain`. Weights are one safetensors file a modality, stored as fp16.
+They follow the protocols of `base.py`, run on a laptop's processor and are trained by
+`maven.pretrain` and `maven.lexicon`. Weights are one safetensors file a modality, stored as fp16.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def bin_free(relative: Tensor) -> Tensor:
 
 
 class VoiceNet(nn.Module):
-    """Level-free log mels (b, 64, t) at 100 Hz -> (b, t // 4, 160) at 25 Hz; 0.7 M weights."""
+    """Level-free log mels (b, 64, t) at 100 Hz -> (b, t // 4, 160) at 25 Hz; 0.6 M weights."""
 
     width = 160
     dilations = (1, 2, 4, 8, 16)

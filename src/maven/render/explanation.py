@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maven.drivers import AXES, NAMES, Looks, Moment, WordEffect
+from maven.drivers import AXES, Looks, Moment, WordEffect
+from maven.features import NAMES
 from maven.model import MODALITIES, PATHS
 from maven.render import tables
 from maven.render.plot import COLOURS as COURSE_COLOURS

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maven.features import NAMES
 from maven.files import whole
 from maven.intervals import NOMINAL, Covered
-from maven.model import MODALITIES
 from maven.render.plot import COLOURS, FAINT, GREY, INK
-from maven.render.score_plots import SEEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,5 +94,4 @@ def _percent(value: float, _: float) -> str:
 
 
 def _seen(name: str) -> str:
-    called = dict(zip(MODALITIES, SEEN, strict=True))
-    return " + ".join(called[m] for m in name.removeprefix("observed ").split("+"))
+    return " + ".join(NAMES[m] for m in name.removeprefix("observed ").split("+"))

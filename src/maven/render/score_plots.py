@@ -10,6 +10,7 @@ import numpy as np
 
 from maven.circumplex import NEUTRAL_INTENSITY, to_polar
 from maven.evaluate import Answers, Evaluation
+from maven.features import NAMES
 from maven.files import whole
 from maven.render.plot import COLOURS, DPI, FAINT, GREY, INK, SMALL
 from maven.render.tables import Floats
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from maven.timeline import Mask
 
-SEEN = ("face", "voice", "words")  # what a reader calls the modalities, in their order
 SECTORS = 24  # of the roses
 CELLS = 51  # of the densities, along each side: odd, so that rest is the middle of one
 DENSITY = "cividis"  # even in lightness, and the same to the colour-blind
@@ -227,11 +227,11 @@ def _course(part: SubFigure, video: Answers) -> None:
     panels[0].legend(handles=handles, frameon=False, fontsize=SMALL + 0.5, ncols=3,
                      loc="lower right", borderaxespad=0, bbox_to_anchor=(1.0, 1.02))  # fmt: skip
     strips = panels[2]
-    for k in range(len(SEEN)):
+    for k in range(len(NAMES)):
         strips.axhline(-k, color=FAINT, linewidth=2, zorder=0)
         spans = _spans_s(video.time_s, video.observed[:, k])
         strips.broken_barh(spans, (-k - 0.27, 0.54), color=INK, linewidth=0)
-    strips.set_yticks([0, -1, -2], list(SEEN))
+    strips.set_yticks([0, -1, -2], list(NAMES.values()))
     strips.set_ylim(-2.5, 0.5)
     strips.tick_params(axis="y", labelsize=SMALL, left=False)
     strips.tick_params(axis="x", labelsize=SMALL)

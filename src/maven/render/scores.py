@@ -14,15 +14,14 @@ import numpy as np
 
 from maven.circumplex import NEUTRAL_INTENSITY
 from maven.evaluate import NOTHING, Evaluation
+from maven.features import NAMES
 from maven.files import whole
-from maven.model import MODALITIES
-from maven.render.score_plots import SEEN, save_plots
+from maven.render.score_plots import save_plots
 from maven.render.tables import DIGITS, Provenance
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-NAMES = dict(zip(MODALITIES, SEEN, strict=True))
 VIDEO_COLUMNS = (
     "name", "split", "person", "frames", "valid", "filled", "ccc_valence", "ccc_arousal",
     "ccc_mean", "rmse_valence", "rmse_arousal", "sagr_valence", "sagr_arousal",
