@@ -30,10 +30,10 @@ import perturb
 from machine import DATA, describe
 from maven import media
 from maven.checkpoint import Model
+from maven.config import MODALITIES
 from maven.faces.detect import CenterFace
 from maven.features import Features
 from maven.inference import infer
-from maven.model import MODALITIES
 from maven.pipeline import Answered
 
 Floats = npt.NDArray[np.float64]

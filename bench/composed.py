@@ -25,6 +25,7 @@ import numpy as np
 from degrade import Degradation, degrade
 from machine import DATA, describe
 from maven.checkpoint import Network, load_network
+from maven.config import MODALITIES
 from maven.datasets.clips import Clip, load_clips
 from maven.datasets.plan import gather, plan_video, record, voice
 from maven.datasets.write import write_corpus
@@ -33,7 +34,6 @@ from maven.extract import extract
 from maven.features import NAMES, Features
 from maven.matching import manifest_for
 from maven.metrics import Scores, score
-from maven.model import MODALITIES
 from maven.validate import predict
 
 SPLIT = "val"

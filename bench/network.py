@@ -20,7 +20,8 @@ import time
 import torch
 
 from machine import describe
-from maven.model import MODALITIES, PRESETS, Maven, preset
+from maven.config import MODALITIES, PRESETS, preset
+from maven.model import Maven
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
 WIDTHS = {"mini": (9, 11, 8), "paper": (1024, 768, 768)}

@@ -6,8 +6,7 @@ Both loops see the same videos of random features, as wide as the paper's encode
 labels at 30 Hz. The published one has them as it does: three tensors and a text file a sentence;
 ours as `maven features` writes them. Counted are video frames with a valid label, by the seconds
 from opening a file to the optimiser's step; files come from the system's cache. Start-up, warm-up
-and validation are left out. The rows take turns, round after round, so that whatever else the
-machine does slows all of them; a ratio is taken within a round.
+and validation are left out. The rows take turns, round after round: a ratio is taken within one.
 """
 
 from __future__ import annotations
@@ -34,10 +33,11 @@ from torch.utils.data import DataLoader, Dataset
 import maven
 from machine import describe
 from maven.attention import Attention, Nearness
+from maven.config import MODALITIES, preset
 from maven.datasets.clips import Batch, Windows, load_clips, moment_sample, split_clips
 from maven.losses import polar_target
 from maven.metrics import valid_labels
-from maven.model import MODALITIES, Maven, preset, read_head
+from maven.model import Maven, read_head
 from maven.store import ClipKeys, Manifest, Store, key, words_arrays, write_manifest
 from maven.train import TrainConfig, launch, train
 from maven.transcript import Word

@@ -21,10 +21,10 @@ import numpy as np
 
 from machine import describe
 from maven.checkpoint import NO_REST, Network, Rest, load_network
+from maven.config import MODALITIES
 from maven.datasets.compose import Parts, compose
 from maven.features import NAMES
 from maven.inference import infer, resting
-from maven.model import MODALITIES
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from mini_parts import read_parts

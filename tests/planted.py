@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from maven.config import MODALITIES, preset
 from maven.datasets.clips import Clip, moment_sample
 from maven.features import Features
-from maven.model import MODALITIES, Maven, preset
+from maven.model import Maven
 from maven.store import ClipKeys, Manifest, Store, key, write_manifest
 
 RATE_HZ = 5.0

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from maven.config import MODALITIES, MavenConfig
 from maven.datasets.clips import Clip
 from maven.features import Features
-from maven.model import MODALITIES, Maven, MavenConfig
+from maven.model import Maven
 from maven.timeline import uniform_grid
 
 Floats = npt.NDArray[np.floating]

@@ -20,8 +20,9 @@ from commands import one_thread
 from maven import ablate as ablation
 from maven.ablate import GRIDS, Trial, Variant, ablate, run_one
 from maven.checkpoint import load_network
+from maven.config import MODALITIES, preset
 from maven.datasets.clips import load_clips, only, split_clips
-from maven.model import MODALITIES, Maven, preset
+from maven.model import Maven
 from maven.recipe import TrainError, resolve
 from maven.store import StoreError, read_manifest, write_manifest
 from maven.validate import score

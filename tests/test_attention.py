@@ -22,7 +22,7 @@ from maven.attention import (
     Nearness,
     seeded_dropout,
 )
-from maven.model import PATHS, config_from
+from maven.config import PATHS, config_from
 from test_model import CONFIG, assert_same, inputs, network
 
 # --- attention ---

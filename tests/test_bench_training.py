@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from maven.config import MODALITIES, PRESETS, MavenConfig, preset
 from maven.metrics import valid_labels
-from maven.model import MODALITIES, PRESETS, Maven, MavenConfig, preset
+from maven.model import Maven
 from maven.store import Store, load_entry, read_manifest
 
 BENCH = Path(__file__).parent.parent / "bench"

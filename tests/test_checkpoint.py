@@ -35,9 +35,10 @@ from maven.checkpoint import (
     save,
     write_card,
 )
+from maven.config import MavenConfig
 from maven.encoders.base import EncoderError
 from maven.intervals import SETS, Intervals, name_of
-from maven.model import Maven, MavenConfig
+from maven.model import Maven
 from toy_mini import save_toy_mini
 
 

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from maven.attention import Nearness
+from maven.config import MODALITIES, PRESETS, preset
 from maven.convert import (
     ConvertError,
     convert_published,
@@ -17,7 +18,7 @@ from maven.convert import (
     start_beit,
 )
 from maven.encoders.base import EncoderError
-from maven.model import MODALITIES, PRESETS, Maven, preset
+from maven.model import Maven
 from toy_models import save_beit, save_swin
 
 GOLDEN = Path(__file__).parent / "golden"

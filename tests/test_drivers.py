@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
+from maven.config import MODALITIES, PATHS, MavenConfig
 from maven.drivers import looks, nearest, reach_s, strongest, word_effects
 from maven.encoders.base import Floats
 from maven.features import Features
 from maven.inference import infer
-from maven.model import MODALITIES, PATHS, Maven, MavenConfig
+from maven.model import Maven
 from maven.timeline import place_words, uniform_grid
 from maven.transcript import Word
 

@@ -13,10 +13,11 @@ import torch
 
 import maven
 from maven.circumplex import NEUTRAL_INTENSITY
+from maven.config import MODALITIES
 from maven.datasets.clips import Clip
 from maven.evaluate import CHANGES, Evaluation, EvaluationError, evaluate
 from maven.inference import infer
-from maven.model import MODALITIES, Maven
+from maven.model import Maven
 from scored_clips import CONFIG, clip, slow_ccc, slow_read, small_network
 
 SMOOTHING_S = 0.3

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maven.config import MODALITIES
 from maven.datasets.affwild2 import SAMPLE_HEADER, read_sample, write_submission
 from maven.datasets.clips import Clip
 from maven.evaluate import APART_S, CHANGES, STRETCH_S, EvaluationError, submission, without_a_third
 from maven.features import Features
 from maven.inference import answer, infer
-from maven.model import MODALITIES, Maven
+from maven.model import Maven
 from maven.timeline import uniform_grid
 from scored_clips import clip, slow_read, small_network
 

@@ -12,8 +12,8 @@ import maven
 from commands import Run, here, runner
 from demo_pieces import copy_piece
 from maven.checkpoint import Model
+from maven.config import MODALITIES
 from maven.explanation import Explanation, ExplanationError, explain
-from maven.model import MODALITIES
 from media_factory import write_clip
 from toy_mini import save_toy_mini
 

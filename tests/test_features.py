@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from maven.config import MODALITIES
 from maven.features import Features, Sampled, assemble
-from maven.model import MODALITIES
 from maven.speech import SpeechSpan
 from maven.timeline import place_samples, place_words, uniform_grid
 from maven.transcript import Word

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from maven import inference
+from maven.config import MODALITIES, MavenConfig
 from maven.features import Features
 from maven.inference import Series, infer, resting
-from maven.model import MODALITIES, Maven, MavenConfig
+from maven.model import Maven
 from maven.timeline import smooth, uniform_grid
 
 CONFIG = MavenConfig(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from maven.config import MODALITIES
 from maven.features import Features
 from maven.intervals import (
     FOLDS,
@@ -25,7 +26,6 @@ from maven.intervals import (
     gather,
     name_of,
 )
-from maven.model import MODALITIES
 
 Floats = npt.NDArray[np.float64]
 SPREAD = {3: 0.10, 2: 0.15, 1: 0.25}  # of the errors, by how much was observed

@@ -36,6 +36,7 @@ ORDER = (
     "encoders/mini",
     "encoders/build",
     "timeline",
+    "config",
     "attention",
     "model",
     "features",

@@ -12,10 +12,11 @@ import pytest
 
 from maven import matching
 from maven.checkpoint import MINI_FOLDER, ModelCard, ModelError, Network, load_network, save
+from maven.config import MavenConfig
 from maven.datasets.affwild2 import CorpusError
 from maven.encoders.build import PAPER
 from maven.matching import clips_of, difference, is_store, manifest_for
-from maven.model import Maven, MavenConfig
+from maven.model import Maven
 from maven.store import Manifest, StoreError, read_manifest, write_manifest
 from tiny_bench import mini_encoders, write_mini_store
 from toy_mini import save_toy_mini

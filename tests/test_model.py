@@ -14,13 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from maven.model import (
-    MODALITIES,
-    PATHS,
-    Maven,
-    MavenConfig,
-    to_disc,
-)
+from maven.config import MODALITIES, PATHS, MavenConfig
+from maven.model import Maven, to_disc
 
 CONFIG = MavenConfig(
     5, 4, 3, width=8, heads=2, join_width=8, join_heads=2, join_layers=1, radius_s=0.5

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from maven.model import MODALITIES, PRESETS, Maven, MavenConfig, preset, read_head
+from maven.config import MODALITIES, PRESETS, MavenConfig, preset
+from maven.model import Maven, read_head
 
 WIDTHS = {"visual": 5, "audio": 4, "text": 3}
 SMALL: dict[str, Any] = {

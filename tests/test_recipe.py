@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from maven.model import MODALITIES
+from maven.config import MODALITIES
 from maven.recipe import (
     TrainConfig,
     TrainError,

@@ -20,8 +20,8 @@ from affwild2_factory import faces, label
 from commands import Outcome, Run, here, one_thread, runner
 from demo_pieces import copy_piece
 from maven.checkpoint import load_network, read_card
+from maven.config import MODALITIES
 from maven.encoders.build import PAPER
-from maven.model import MODALITIES
 from media_factory import write_clip
 from small_corpus import entries, write_labels
 from tiny_bench import write_mini_store

@@ -22,9 +22,9 @@ from commands import Run, here, one_thread, runner
 from demo_pieces import copy_piece
 from maven.ablate import GRIDS
 from maven.checkpoint import MINI_FOLDER, load_network, read_card
+from maven.config import MODALITIES, MavenConfig
 from maven.datasets.clips import load_clips
 from maven.metrics import ccc, valid_labels
-from maven.model import MODALITIES, MavenConfig
 from maven.store import read_manifest, write_manifest
 from tiny_bench import write_mini_store, write_recipe
 from toy_mini import save_toy_mini

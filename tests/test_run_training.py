@@ -12,9 +12,10 @@ import torch
 
 import maven
 from maven.checkpoint import MINI_FOLDER, read_card
+from maven.config import MODALITIES
 from maven.datasets.clips import load_clips, moment_sample, only, split_clips
 from maven.encoders.mini import load_mini
-from maven.model import MODALITIES, Maven
+from maven.model import Maven
 from maven.recipe import TrainError, resolve
 from maven.runs import Run
 from maven.store import Manifest, StoreError, write_manifest

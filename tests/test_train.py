@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from maven.config import MODALITIES
 from maven.datasets.clips import Batch, Clip, Windows
-from maven.model import MODALITIES, Maven
+from maven.model import Maven
 from maven.recipe import TrainConfig, TrainError
 from maven.train import Report, add_noise, drop_modalities, train
 from maven.validate import score

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import maven
 from maven import checkpoint
 from maven.augment import pad_mels
+from maven.config import MODALITIES, MavenConfig
 from maven.datasets.prepare import restore_mel
 from maven.encoders.faces import FACE_CLASSES
 from maven.encoders.mini import load_mini
@@ -26,7 +27,6 @@ from maven.encoders.voices import VoiceNet
 from maven.encoders.words import BUCKETS, MiniText
 from maven.lexicon import RATINGS_FILE, VECTORS_FILE, fit_words
 from maven.media import AUDIO_RATE_HZ
-from maven.model import MODALITIES, MavenConfig
 from maven.pretrain import Labelled
 from media_factory import write_clip
 from mini_parts import CROSS_FITS, VOICE_FITS

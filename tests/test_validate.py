@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from maven import validate
+from maven.config import MODALITIES
 from maven.datasets.clips import Clip
 from maven.features import Features
 from maven.inference import answer, read_at
 from maven.metrics import ccc
-from maven.model import MODALITIES
 from maven.timeline import smooth
 from maven.validate import choose_smoothing, predict, score
 from planted import WIDTHS, network, planted

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 from maven.checkpoint import ModelCard, save
+from maven.config import MODALITIES, MavenConfig
 from maven.encoders.build import EncoderSpec
 from maven.encoders.faces import FaceNet, MiniVisual
 from maven.encoders.voices import MiniAudio, VoiceNet, numbered
 from maven.encoders.words import BUCKETS, MiniText
-from maven.model import MODALITIES, Maven, MavenConfig
+from maven.model import Maven
 
 
 def save_toy_mini(folder: Path, seed: int = 0) -> Path:

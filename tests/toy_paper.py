@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from maven.checkpoint import ModelCard, save
+from maven.config import MavenConfig
 from maven.encoders.build import EncoderSpec
-from maven.model import Maven, MavenConfig
+from maven.model import Maven
 from toy_models import save_hubert, save_roberta, save_swin
 
 

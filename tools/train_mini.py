@@ -32,6 +32,7 @@ from safetensors.torch import save as to_bytes
 from maven import __version__
 from maven.augment import pad_mels
 from maven.checkpoint import ModelCard, save, write
+from maven.config import MODALITIES, preset
 from maven.datasets import compose, corpora, prepare
 from maven.datasets.clips import Clip, Stream, moment_sample
 from maven.encoders.build import EncoderSpec
@@ -41,7 +42,7 @@ from maven.encoders.words import MiniText
 from maven.inference import resting
 from maven.lexicon import Knowledge, fit_words, read_knowledge
 from maven.metrics import ccc
-from maven.model import MODALITIES, Maven, preset
+from maven.model import Maven
 from maven.pretrain import Labelled, PretrainConfig, train_faces, train_voices
 from maven.recipe import TrainConfig
 from maven.train import train

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maven.checkpoint import Model, load
+    from maven.config import MavenConfig
     from maven.explanation import Explanation, explain
-    from maven.model import Maven, MavenConfig
+    from maven.model import Maven
     from maven.pipeline import Analysis, Settings, analyze
 
 __version__ = "0.1.0"
@@ -43,7 +44,7 @@ _ROOMS = {
     "Model": "maven.checkpoint",
     "load": "maven.checkpoint",
     "Maven": "maven.model",
-    "MavenConfig": "maven.model",
+    "MavenConfig": "maven.config",
 }
 
 

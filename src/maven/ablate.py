@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from maven.checkpoint import load_network
+from maven.config import MODALITIES, preset
 from maven.datasets.clips import Clip, load_clips, only, split_clips
 from maven.evaluate import without_a_third
 from maven.files import whole
-from maven.model import MODALITIES, preset
 from maven.recipe import TrainError, resolve
 from maven.runs import Run
 from maven.store import read_manifest

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maven.config import SLACK_S
+
 KNOTS = 8  # of the time bias, on either side of zero
 KNOT_SCALE_S = 0.1  # the bias resolves this much near zero, ever less further away
-SLACK_S = 1e-4  # distances are differences of float32 seconds
 
 
 class Dropout(nn.Module):

@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maven.config import MODALITIES, MavenConfig, config_from
 from maven.encoders.build import EncoderSpec
 from maven.files import whole
 from maven.intervals import Intervals
-from maven.model import MODALITIES, Maven, MavenConfig, config_from
+from maven.model import Maven
 
 if TYPE_CHECKING:
     from maven.encoders.base import Encoders

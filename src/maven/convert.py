@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maven.config import BEIT_BASE, MavenConfig, preset
 from maven.encoders.base import EncoderError
 from maven.encoders.hub import WEIGHTS, folder_of
-from maven.model import BEIT_BASE, Maven, MavenConfig, preset
+from maven.model import Maven
 
 BEIT = "microsoft/beit-base-patch16-224-pt22k"
 LETTERS = {"v": "visual", "a": "audio", "t": "text"}  # attn_v2a: video asks, audio answers

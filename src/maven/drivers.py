@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maven.circumplex import NEUTRAL
+from maven.config import MODALITIES, PATHS, MavenConfig
 from maven.encoders.base import encode_words
 from maven.features import Features
 from maven.inference import (
@@ -26,7 +27,7 @@ from maven.inference import (
     read_at,
     sight_s,
 )
-from maven.model import MODALITIES, PATHS, Maven, MavenConfig
+from maven.model import Maven
 from maven.render.summary import MOMENT_GAP_S, peaks, words_around
 from maven.timeline import Mask, Times, place_words, smooth, windows
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from maven.config import MODALITIES
 from maven.features import Features
 from maven.files import plain
 from maven.inference import SUBSETS, answer, read_at
 from maven.intervals import Covered, Intervals, coverage
 from maven.metrics import Interval, Scores, ccc_intervals, moment_sums, score, valid_labels
-from maven.model import MODALITIES
 from maven.timeline import Mask, Times
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 
 from maven import media
 from maven.checkpoint import Model, load
+from maven.config import MODALITIES
 from maven.drivers import (
     AXES,
     Looks,
@@ -21,7 +22,6 @@ from maven.drivers import (
     word_effects,
 )
 from maven.files import whole
-from maven.model import MODALITIES
 from maven.pipeline import Analysis, Answered, Settings, analyze, results_stem
 from maven.render.tables import people
 from maven.timeline import Times

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maven.model import MODALITIES
+from maven.config import MODALITIES
 from maven.speech import SpeechSpan
 from maven.timeline import Placed, Times, place_samples, place_words, within
 from maven.transcript import Word

@@ -9,23 +9,45 @@ frame answers the origin there. The three contributions sum to the answer, frame
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, combinations
 from math import factorial
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from maven.checkpoint import NO_REST, Rest
+from maven.config import MODALITIES, MavenConfig
 from maven.features import Features
-from maven.model import MODALITIES, Maven, MavenConfig
-from maven.timeline import ROUNDING_S, Mask, Times, interpolate, smooth, windows
+from maven.timeline import ROUNDING_S, Floats, Mask, Times, interpolate, smooth, windows
 
 CORE_S = 16.0
 SUBSETS = tuple(
     chain.from_iterable(combinations(MODALITIES, k) for k in range(1, len(MODALITIES) + 1))
 )
+
+
+class Network(Protocol):
+    """What answers: `maven.model.Maven`, or the same network without torch."""
+
+    @property
+    def config(self) -> MavenConfig:
+        """What it is."""
+
+    def answers(
+        self, values: Mapping[str, Floats], observed: Mapping[str, Mask], time_s: Times
+    ) -> Times:
+        """Answer one window, several ways of muting at once.
+
+        Args:
+            values: one (t, d_m) a modality.
+            observed: one (s, t) a modality.
+            time_s: rising, (t,).
+
+        Returns:
+            (s, t, 2) valence and arousal.
+        """
 
 
 @dataclass(frozen=True)
@@ -89,7 +111,7 @@ def read_at(time_s: Times, series: Times, wanted_s: Times) -> Times:
     return interpolate(time_s[known], series[known], wanted_s)
 
 
-def answer(model: Maven, features: Features, smoothing_s: float = 0.0) -> Times:
+def answer(model: Network, features: Features, smoothing_s: float = 0.0) -> Times:
     """Answer every frame of a grid from all that was observed, in one pass: `infer(...).va`.
 
     Returns:
@@ -103,7 +125,7 @@ def answer(model: Maven, features: Features, smoothing_s: float = 0.0) -> Times:
     return smooth(features.time_s, np.where(anything[:, None], va, np.nan), smoothing_s)
 
 
-def infer(model: Maven, features: Features, smoothing_s: float = 0.0) -> Series:
+def infer(model: Network, features: Features, smoothing_s: float = 0.0) -> Series:
     """Answer every frame of a grid.
 
     Args:
@@ -121,7 +143,7 @@ def infer(model: Maven, features: Features, smoothing_s: float = 0.0) -> Series:
     return Series(time_s, contributions.sum(1), contributions)
 
 
-def resting(model: Maven, neutral: Iterable[Features], smoothing_s: float = 0.0) -> Rest:
+def resting(model: Network, neutral: Iterable[Features], smoothing_s: float = 0.0) -> Rest:
     """Mean contributions where all is observed and nothing expressed: in `neutral` clips."""
     found = []
     for features in neutral:
@@ -132,7 +154,7 @@ def resting(model: Maven, neutral: Iterable[Features], smoothing_s: float = 0.0)
 
 
 def masked(
-    model: Maven, features: Features, subsets: list[tuple[str, ...]]
+    model: Network, features: Features, subsets: list[tuple[str, ...]]
 ) -> dict[tuple[str, ...], Times]:
     """Answer every frame (t, 2) as if only a subset of the modalities had been observed.
 
@@ -161,29 +183,22 @@ def contribution(answers: dict[tuple[str, ...], Times], modality: str, t: int) -
     return total
 
 
-@torch.inference_mode()
 def _answers(
-    model: Maven, features: Features, subsets: list[tuple[str, ...]]
+    model: Network, features: Features, subsets: list[tuple[str, ...]]
 ) -> dict[tuple[str, ...], Times]:
     """Answer every frame (t, 2) from each subset of what was observed."""
-    device = next(model.parameters()).device
     answers = {subset: np.zeros((len(features.time_s), 2)) for subset in subsets}
     core_s = core_s_of(model.config)
     for window in windows(features.time_s, core_s, model.config.reach_s) if subsets else ():
         part = slice(window.start, window.stop)
         core = slice(window.core_start - window.start, window.core_stop - window.start)
-        values = {
-            m: torch.tensor(features.values[m][part], device=device).expand(len(subsets), -1, -1)
-            for m in MODALITIES
-        }
         observed = {
-            m: torch.tensor(features.observed[m][part], device=device)
-            & torch.tensor([[m in subset] for subset in subsets], device=device)
+            m: features.observed[m][part] & np.array([[m in subset] for subset in subsets])
             for m in MODALITIES
         }
-        time_s = torch.from_numpy(features.time_s[part]).to(device)[None]  # float64
-        out = model(values, observed, time_s)
-        for subset, va in zip(subsets, out.double().cpu().numpy(), strict=True):
+        values = {m: features.values[m][part] for m in MODALITIES}
+        out = model.answers(values, observed, features.time_s[part])
+        for subset, va in zip(subsets, out, strict=True):
             answers[subset][window.core_start : window.core_stop] = va[core]
     return answers
 

@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maven.config import MODALITIES
 from maven.features import Features
-from maven.model import MODALITIES
 from maven.timeline import Mask, Times
 
 Labelled = tuple[Features, npt.NDArray[np.floating]]  # labels (t, 2), outside [-1, 1] if invalid

@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from maven.checkpoint import MINI_FOLDER, ModelError
+from maven.config import MODALITIES
 from maven.datasets.clips import load_clips
 from maven.encoders.build import build
 from maven.extract import extract
-from maven.model import MODALITIES
 from maven.store import StoreError, read_manifest
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from typing import Any
 
 import yaml
 
+from maven.config import MODALITIES, PRESETS, MavenConfig
 from maven.datasets.clips import FOLDS
 from maven.losses import LOSSES
-from maven.model import MODALITIES, PRESETS, MavenConfig
 
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("32-true", "bf16-mixed")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from maven.attention import seeded_dropout
 from maven.checkpoint import MINI_FOLDER, ModelError, choose_device, find
+from maven.config import MODALITIES, preset
 from maven.convert import start
 from maven.datasets.clips import (
     Batch,
@@ -31,7 +32,7 @@ from maven.datasets.clips import (
 from maven.encoders.build import EncoderSpec
 from maven.losses import Reduce, batch_loss, counted
 from maven.metrics import valid_labels
-from maven.model import MODALITIES, Maven, preset, read_head
+from maven.model import Maven, read_head
 from maven.recipe import TrainConfig, TrainError, parse_overrides, resolve, train_config
 from maven.runs import Progress, Run, environment
 from maven.store import Manifest, read_manifest

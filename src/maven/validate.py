@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from maven.config import MODALITIES
 from maven.datasets.clips import Clip, only
 from maven.inference import answer, read_at
 from maven.metrics import ccc, valid_labels
-from maven.model import MODALITIES, Maven
+from maven.model import Maven
 from maven.timeline import smooth
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affwild2_factory import label
+from maven.config import MODALITIES
 from maven.datasets.affwild2 import folds, read_corpus
 from maven.datasets.clips import (
     Batch,
@@ -28,7 +29,6 @@ from maven.datasets.clips import (
 )
 from maven.features import Features
 from maven.metrics import valid_labels
-from maven.model import MODALITIES
 from maven.store import ClipKeys, Recording, Store, StoreError, load_entry, read_manifest
 from maven.timeline import uniform_grid
 from planted import RATE_HZ, WIDTHS, planted, write_store

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maven.config import MODALITIES
 from maven.datasets.compose import (
     FACE_HOLD_S,
     FACE_MOVE,
@@ -32,7 +33,6 @@ from maven.datasets.compose import (
     walk,
 )
 from maven.datasets.corpora import PROXY_VA
-from maven.model import MODALITIES
 
 RATE_HZ = 10.0
 

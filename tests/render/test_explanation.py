@@ -13,8 +13,8 @@ import pytest
 from matplotlib.text import Text
 from rich.console import Console
 
+from maven.config import MODALITIES, PATHS
 from maven.drivers import Driver, Looks, Moment, WordEffect
-from maven.model import MODALITIES, PATHS
 from maven.render import explanation
 from maven.render.explanation import Scene, draw, print_explanation, shortened
 from maven.transcript import Word

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from maven.config import MODALITIES
 from maven.datasets.affwild2 import INVALID, group_of
 from maven.features import Features, assemble
 from maven.metrics import valid_labels
-from maven.model import MODALITIES
 from maven.store import (
     ClipKeys,
     Manifest,

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from maven.ablate import Trial, Variant
+from maven.config import MODALITIES
 from maven.features import NAMES
 from maven.files import whole
-from maven.model import MODALITIES
 
 FIGURES = ("ccc_valence", "ccc_arousal", "ccc_mean")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maven.config import MODALITIES, PATHS
 from maven.drivers import AXES, Looks, Moment, WordEffect
 from maven.features import NAMES
-from maven.model import MODALITIES, PATHS
 from maven.render import tables
 from maven.render.plot import COLOURS as COURSE_COLOURS
 from maven.render.plot import (
