@@ -62,7 +62,11 @@ def test_probabilities_are_those_of_the_published_wrapper(clips_dir: Path) -> No
     samples = samples_of(clips_dir / "talk_face1_22fps.mp4")
     chunks = samples[: len(samples) // CHUNK_SAMPLES * CHUNK_SAMPLES].reshape(-1, CHUNK_SAMPLES)
     vad = SileroVad()
-    ours = [vad.probability(chunk) for chunk in chunks]
+    ours = [
+        *vad.probabilities(chunks[:7]),
+        *vad.probabilities(chunks[7:8]),
+        *vad.probabilities(chunks[8:]),
+    ]
     for onnx, tolerance in ((True, 1e-6), (False, 1e-3)):  # its wrapper; its torch model
         model = load_silero_vad(onnx=onnx)
         theirs = [model(torch.from_numpy(chunk), RATE_HZ).item() for chunk in chunks]

@@ -1,10 +1,10 @@
 """Where somebody speaks: 16 kHz audio -> spans of speech on the media clock.
 
-Silero VAD (MIT) gives the probability of speech for every 32 ms of audio. Its ONNX file, shipped
-inside the `silero-vad` package, is run directly, so that package (which imports torch) is never
-imported. Hysteresis turns probabilities into spans: speech begins at `SPEECH_THRESHOLD` and ends
-where the probability stays below `SILENCE_THRESHOLD`. Audio is pushed block by block and dropped
-at once, so memory does not grow with the length of a video.
+Silero VAD (MIT) gives the probability of speech for every 32 ms of audio. Its ONNX file ships with
+this package (`assets/silero_vad.onnx`), because its own requires torch. Hysteresis turns
+probabilities into spans: speech begins at `SPEECH_THRESHOLD` and ends where the probability stays
+below `SILENCE_THRESHOLD`. Audio is pushed block by block and dropped at once, so memory does not
+grow with the length of a video.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from maven.media import AUDIO_RATE_HZ
 
 if TYPE_CHECKING:
     from maven.media import AudioBlock
+
+SILERO_PATH = Path(__file__).parent / "assets" / "silero_vad.onnx"
+SILERO_VERSION = "6.2.3"
 
 CHUNK_SAMPLES = 512  # one probability; fixed by the model at 16 kHz
 CHUNK_S = CHUNK_SAMPLES / AUDIO_RATE_HZ
@@ -52,23 +55,27 @@ class SileroVad:
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
-            _model_file(), sess_options=options, providers=["CPUExecutionProvider"]
+            SILERO_PATH, sess_options=options, providers=["CPUExecutionProvider"]
         )
         self.reset()
 
     def reset(self) -> None:
         """Forget the audio heard so far."""
-        self._state = np.zeros((2, 1, 128), dtype=np.float32)
-        self._context = np.zeros(CONTEXT_SAMPLES, dtype=np.float32)
+        self._state = (np.zeros((1, 1, 128), np.float32), np.zeros((1, 1, 128), np.float32))
+        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
 
-    def probability(self, chunk: Samples) -> float:
-        """Return the probability in [0, 1] of speech in one chunk, (512,) float32 at 16 kHz."""
-        heard = np.concatenate([self._context, chunk])[None]  # (1, 576)
-        out, self._state = self._session.run(
-            None, {"input": heard, "state": self._state, "sr": np.array(AUDIO_RATE_HZ, np.int64)}
+    def probabilities(self, chunks: Samples) -> Samples:
+        """Return the probabilities (k,), in [0, 1], of speech in chunks (k, 512) at 16 kHz."""
+        if not len(chunks):
+            return np.zeros(0, np.float32)
+        ends = np.concatenate((self._context[None], chunks[:-1, -CONTEXT_SAMPLES:]))
+        h, c = self._state
+        found, h, c = self._session.run(
+            None, {"input": np.concatenate((ends, chunks), 1), "h": h, "c": c}
         )
-        self._context = chunk[-CONTEXT_SAMPLES:]
-        return float(out[0, 0])
+        self._state, self._context = (h, c), chunks[-1, -CONTEXT_SAMPLES:].copy()
+        probabilities: Samples = found
+        return probabilities
 
 
 class SpeechDetector:
@@ -92,14 +99,13 @@ class SpeechDetector:
         self._n_samples += len(block.samples)
         samples = np.concatenate([self._pending, block.samples])
         whole = len(samples) // CHUNK_SAMPLES * CHUNK_SAMPLES
-        for chunk in samples[:whole].reshape(-1, CHUNK_SAMPLES):
-            self._step(chunk)
+        self._step(samples[:whole].reshape(-1, CHUNK_SAMPLES))
         self._pending = samples[whole:].copy()
 
     def finish(self) -> tuple[SpeechSpan, ...]:
         """Close the last span; return all of them, in order, without overlap."""
         if len(self._pending) > 0:
-            self._step(np.pad(self._pending, (0, CHUNK_SAMPLES - len(self._pending))))
+            self._step(np.pad(self._pending, (0, CHUNK_SAMPLES - len(self._pending)))[None])
             self._pending = self._pending[:0]
         if self._speech_start_s is not None:
             self._end_speech(
@@ -111,8 +117,11 @@ class SpeechDetector:
         assert self._first_s is not None
         return self._first_s + self._n_samples / AUDIO_RATE_HZ
 
-    def _step(self, chunk: Samples) -> None:
-        probability = self._vad.probability(chunk)
+    def _step(self, chunks: Samples) -> None:
+        for probability in self._vad.probabilities(chunks).tolist():
+            self._decide(probability)
+
+    def _decide(self, probability: float) -> None:
         assert self._first_s is not None
         start_s = self._first_s + self._n_chunks * CHUNK_S
         self._n_chunks += 1
@@ -133,13 +142,3 @@ class SpeechDetector:
             start_s = max(self._speech_start_s - PAD_S, self._first_s)
             self._spans.append(SpeechSpan(start_s, min(end_s + PAD_S, self._end_s())))
         self._speech_start_s = self._silence_start_s = None
-
-
-def _model_file() -> str:
-    """Find Silero's ONNX file without importing its package."""
-    from importlib.util import find_spec
-
-    spec = find_spec("silero_vad")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("speech detection needs the package silero-vad (>= 6)")
-    return str(Path(spec.submodule_search_locations[0]) / "data" / "silero_vad.onnx")
