@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from maven.container import Clock
 from maven.media import (
-    _nearest,
+    nearest,
     _orientation,
     _timed,
     audio_blocks,
@@ -111,7 +111,7 @@ def test_a_leap_beyond_the_declared_end_is_damage() -> None:
 )
 def test_frames_nearest_to_ticks(steps_s: list[float], rate_hz: float, first_s: float) -> None:
     times_s = first_s + np.concatenate([[0.0], np.cumsum(steps_s)])
-    kept = [i for i, _, _ in _nearest(((i, t, None) for i, t in enumerate(times_s)), rate_hz)]
+    kept = [i for i, _, _ in nearest(((i, t, None) for i, t in enumerate(times_s)), rate_hz)]
     assert kept == sorted(set(kept))
     ticks_s = first_s + np.arange(np.floor((times_s[-1] - first_s) * rate_hz + 1e-6) + 1) / rate_hz
     distance_s = np.abs(ticks_s[:, None] - times_s[None])

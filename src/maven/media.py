@@ -179,7 +179,7 @@ def frames(path: MediaPath, *, rate_hz: float | None = None) -> Iterator[Frame]:
         rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE_HZ
         clock = Clock(container, stream)
         timed = _timed(decoded(path, container, stream), clock, 1.0 / float(rate))
-        for index, time_s, frame in timed if rate_hz is None else _nearest(timed, rate_hz):
+        for index, time_s, frame in timed if rate_hz is None else nearest(timed, rate_hz):
             yield Frame(index, time_s, _upright_rgb(frame, reformatter))
 
 
@@ -254,7 +254,7 @@ def _timed(
         yield index, last_s, frame
 
 
-def _nearest(
+def nearest(
     timed: Iterator[tuple[int, float, Any]], rate_hz: float
 ) -> Iterator[tuple[int, float, Any]]:
     """Of frames in order, keep those nearest to the ticks first + k / rate_hz."""

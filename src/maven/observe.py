@@ -1,13 +1,16 @@
 """Media -> what was seen and heard: face features at frame times, voice features, speech spans.
 
 Each stream is decoded once and forgotten as it passes; what stays is a vector a face and frame, a
-vector a hop.
+vector a hop, in compact arrays. The stages overlap: frames are decoded in one thread, faces found
+and followed in a second, cut out and encoded in the caller's; sound is heard in a fourth.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +20,13 @@ from maven import media
 from maven.encoders.base import encode_audio
 from maven.faces.crop import crop
 from maven.faces.detect import FaceDetector
-from maven.faces.track import FaceTrack, FaceTracks, track_faces
+from maven.faces.track import FaceTrack, FaceTracks, TrackedFace, TrackedFrame, track_faces
 from maven.speech import SpeechDetector, SpeechSpan
+from maven.threads import ahead, beside
 from maven.timeline import Times, uniform_grid
 
 if TYPE_CHECKING:
-    from maven.encoders.base import AudioEncoder, VisualEncoder
+    from maven.encoders.base import AudioEncoder, Encoders, VisualEncoder
     from maven.features import Sampled
 
 FACE_BATCH = 32
@@ -32,14 +36,52 @@ SOUND_GRID_HZ = 25.0  # of the rows, where there is no video whose frames they c
 Progress = Callable[[str, float, float | None], None]
 
 
-@dataclass
 class SeenFace:
-    """What was seen of one person: rows of the grid, boxes, and features at the frames' times."""
+    """What was seen of one person, in compact arrays that grow.
 
-    rows: list[int] = field(default_factory=list)
-    boxes_px: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    features: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    Rows count the frames of the video; features stand at those rows that were encoded.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._rows, self._encoded_rows = array("l"), array("l")
+        self._boxes_px, self._scores, self._features = array("f"), array("f"), array("f")
+
+    def see(self, row: int, face: TrackedFace) -> None:
+        """Take in where the face is in a frame."""
+        self._rows.append(row)
+        self._boxes_px.extend(face.box_px)
+        self._scores.append(face.score)
+
+    def encode(self, row: int, vector: npt.NDArray[np.float32]) -> None:
+        """Take in the encoder's vector (d,) of a frame."""
+        self._encoded_rows.append(row)
+        self._features.frombytes(vector.tobytes())
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """(k,) rising."""
+        return np.array(self._rows, np.int64)
+
+    @property
+    def boxes_px(self) -> npt.NDArray[np.float32]:
+        """(k, 4) as in `Detection`."""
+        return np.array(self._boxes_px, np.float32).reshape(-1, 4)
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """(k,) of the detector."""
+        return np.array(self._scores, np.float32)
+
+    @property
+    def encoded_rows(self) -> npt.NDArray[np.int64]:
+        """(m,) rising, of `rows`."""
+        return np.array(self._encoded_rows, np.int64)
+
+    @property
+    def features(self) -> npt.NDArray[np.float32]:
+        """(m, d) at `encoded_rows`."""
+        return np.array(self._features, np.float32).reshape(-1, self._width)
 
 
 @dataclass(frozen=True)
@@ -51,6 +93,37 @@ class Seen:
     tracks: tuple[FaceTrack, ...]
 
 
+def observe(
+    info: media.MediaInfo,
+    encoders: Encoders,
+    detector: FaceDetector | None,
+    rate_hz: float | None,
+    report: Progress,
+) -> tuple[Seen | None, Sampled | None, tuple[SpeechSpan, ...]]:
+    """Look and listen at the same time; None for what there is no stream of.
+
+    `report` is called in this thread only.
+    """
+    if info.video is None or detector is None:
+        return (None, *listen(info, encoders.audio, report)) if info.audio else (None, None, ())
+    if info.audio is None:
+        return look(info, encoders.visual, detector, rate_hz, report), None, ()
+    heard_s = 0.0
+
+    def hear(check: Callable[[], None]) -> tuple[Sampled, tuple[SpeechSpan, ...]]:
+        def note(stage: str, done_s: float, total_s: float | None) -> None:
+            nonlocal heard_s
+            heard_s = done_s
+            check()
+
+        return listen(info, encoders.audio, note)
+
+    with beside(hear) as hearing:
+        seen = look(info, encoders.visual, detector, rate_hz, report)
+        heard, speech = hearing.wait(lambda: report("voice", heard_s, info.duration_s))
+    return seen, heard, speech
+
+
 def look(
     info: media.MediaInfo,
     encoder: VisualEncoder,
@@ -60,34 +133,52 @@ def look(
 ) -> Seen:
     """Decode, track, crop and encode in one pass; no more than a batch of crops is held."""
     assert info.video is not None
-    times_s: list[float] = []
+    times_s = array("d")
     faces: dict[int, SeenFace] = {}
     tracks = FaceTracks()
-    waiting: list[tuple[SeenFace, npt.NDArray[np.uint8]]] = []
+
+    def followed(stream: Iterator[TrackedFrame]) -> Iterator[tuple[int, TrackedFrame]]:
+        for row, tracked in enumerate(stream):
+            tracks.add(tracked)
+            for person in tracked.faces:
+                if person.track_id not in faces:
+                    faces[person.track_id] = SeenFace(encoder.width)
+                faces[person.track_id].see(row, person)
+            times_s.append(tracked.frame.time_s)
+            yield row, tracked
+            report("faces", tracked.frame.time_s - info.start_s, info.duration_s)
+
+    waiting: list[tuple[SeenFace, int, npt.NDArray[np.uint8]]] = []
 
     def flush() -> None:
-        if waiting:
-            vectors = encoder(np.stack([pixels for _, pixels in waiting]))
-            for (face, _), vector in zip(waiting, vectors, strict=True):
-                face.features.append(vector)
-            waiting.clear()
+        vectors = encoder(np.stack([pixels for _, _, pixels in waiting]))
+        for (face, row, _), vector in zip(waiting, vectors, strict=True):
+            face.encode(row, vector)
+        waiting.clear()
 
-    total_s = info.duration_s
-    for tracked in track_faces(media.frames(info.path, rate_hz=rate_hz), detector):
-        tracks.add(tracked)
-        for person in tracked.faces:
-            face = faces.setdefault(person.track_id, SeenFace())
-            face.rows.append(len(times_s))
-            face.boxes_px.append(person.box_px)
-            face.scores.append(person.score)
-            pixels = crop(tracked.frame.rgb, person.landmarks_px, encoder.size_px)
-            waiting.append((face, pixels))
-            if len(waiting) == FACE_BATCH:
-                flush()
-        times_s.append(tracked.frame.time_s)
-        report("faces", tracked.frame.time_s - info.start_s, total_s)
-    flush()
+    with (
+        closing(ahead(media.frames(info.path, rate_hz=rate_hz))) as frames,
+        closing(ahead(track_faces(frames, detector))) as stream,
+    ):
+        for row, tracked in _worth(followed(stream), encoder.rate_hz):
+            for person in tracked.faces:
+                pixels = crop(tracked.frame.rgb, person.landmarks_px, encoder.size_px)
+                waiting.append((faces[person.track_id], row, pixels))
+                if len(waiting) == FACE_BATCH:
+                    flush()
+    if waiting:
+        flush()
     return Seen(np.array(times_s), faces, tracks.summary())
+
+
+def _worth(
+    stream: Iterator[tuple[int, TrackedFrame]], rate_hz: float | None
+) -> Iterator[tuple[int, TrackedFrame]]:
+    """Of tracked frames with their rows, keep those nearest to an encoder's ticks; all for None."""
+    if rate_hz is None:
+        return stream
+    timed = ((row, tracked.frame.time_s, tracked) for row, tracked in stream)
+    return ((row, tracked) for row, _, tracked in media.nearest(timed, rate_hz))
 
 
 def listen(
