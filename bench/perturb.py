@@ -7,7 +7,7 @@ block lasts. All else is what `maven predict` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maven import media
-from maven.faces.detect import Detection, FaceDetector
+from maven.faces.detect import Detection, FaceDetector, Floats
 
 Image = npt.NDArray[np.uint8]
 Change = Callable[[Image], Image]
@@ -46,6 +46,10 @@ class Jittered:
     def __call__(self, rgb: Image) -> list[Detection]:
         """Find the faces of `rgb` (h, w, 3), and move them."""
         return [self._moved(face) for face in self._detector(rgb)]
+
+    def near(self, rgb: Image, boxes_px: Sequence[Floats]) -> list[Detection]:
+        """Find the faces near boxes (4,), and move them."""
+        return [self._moved(face) for face in self._detector.near(rgb, boxes_px)]
 
     def _moved(self, face: Detection) -> Detection:
         draw = self._once if self._constant else self._rng.uniform(-self._share, self._share, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -45,6 +45,9 @@ class Still:
 
     def __call__(self, rgb: np.ndarray) -> list[Detection]:
         return [Detection(np.array(BOX, np.float32), np.array(LANDMARKS, np.float32), 0.9)]
+
+    def near(self, rgb: np.ndarray, boxes_px: Sequence[np.ndarray]) -> list[Detection]:
+        return self(rgb)
 
 
 def moved(perturb: ModuleType, seed: int, **options: bool) -> np.ndarray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,10 @@ from maven.datasets.frames import (
 from maven.encoders.base import CHUNK_S, encode_crops, encode_words, fingerprint
 from maven.encoders.build import PAPER, EncoderSpec, build
 from maven.faces import track
+from maven.faces.association import REACH, START_SCORE
 from maven.faces.crop import TEMPLATE_PX
 from maven.faces.detect import CenterFace
+from maven.faces.shots import SAME_SHOT
 from maven.media import MediaError
 from maven.observe import Seen, SeenFace, listen, look
 from maven.speech import SpeechSpan
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 Image = npt.NDArray[np.uint8]
 
-FORMAT = 1  # to be raised with every change of code that changes an entry's values
+FORMAT = 2  # to be raised with every change of code that changes an entry's values
 
 
 def extract(
@@ -272,7 +273,7 @@ class _Extractor:
                 face = chosen(seen, person, info.video.width_px)
             if face is None:
                 return {"frames": np.zeros(0, int), "values": np.zeros((0, encoder.width), "f4")}
-            return {"frames": np.array(face.rows) + 1, "values": np.stack(face.features)}
+            return {"frames": face.encoded_rows + 1, "values": face.features}
 
         about = visual_settings(encoder) | {"detector": detector.fingerprint}
         about |= {"media": sha256, "tracking": tracking_settings(), "side": person}
@@ -323,7 +324,7 @@ class _Extractor:
 def speech_settings() -> dict[str, Any]:
     """What decides where speech is heard."""
     return {
-        "silero": version("silero-vad"),
+        "silero": speech.SILERO_VERSION,
         "thresholds": [speech.SPEECH_THRESHOLD, speech.SILENCE_THRESHOLD],
         "lengths_s": [speech.MIN_SPEECH_S, speech.MIN_SILENCE_S, speech.PAD_S],
     }
@@ -333,8 +334,8 @@ def tracking_settings() -> dict[str, Any]:
     """What decides whose face is followed in which frames."""
     return {
         "detect_hz": track.DETECT_HZ,
-        "lengths_s": [track.NOISE_S, track.LOOK_AHEAD_S, track.LOST_S],
-        "limits": [track.START_SCORE, track.REACH, track.SAME_SHOT],
+        "lengths_s": [track.SCAN_S, track.NOISE_S, track.LOOK_AHEAD_S, track.LOST_S],
+        "limits": [START_SCORE, REACH, SAME_SHOT, track.MOST_NEAR],
     }
 
 
@@ -376,5 +377,5 @@ def chosen(seen: Seen, person: str, width_px: int) -> SeenFace | None:
 
 
 def _side(face: SeenFace, width_px: int) -> str:
-    middle_px = np.mean([box_px[0] + box_px[2] / 2 for box_px in face.boxes_px])
+    middle_px = np.mean(face.boxes_px[:, 0] + face.boxes_px[:, 2] / 2)
     return "left" if middle_px < width_px / 2 else "right"

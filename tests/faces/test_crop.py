@@ -192,3 +192,57 @@ def test_a_mirrored_face_gets_the_mirrored_crop() -> None:
     first = crop(frame, landmarks_px, 56)
     second = crop(np.ascontiguousarray(frame[:, ::-1]), mirrored_px, 56)[:, ::-1]
     assert np.abs(first.astype(int) - second).max() <= 2
+
+
+def bilinear(rgb: np.ndarray, points_px: np.ndarray) -> np.ndarray:
+    """Each point (n, 2) between its four pixels; past the edge the last pixels are repeated."""
+    corner = np.floor(points_px).astype(int)
+    x, y = (points_px - corner).T[..., None]
+    last = np.array(rgb.shape[1::-1]) - 1
+
+    def at(step_x: int, step_y: int) -> np.ndarray:
+        columns, rows = np.clip(corner + np.array([step_x, step_y]), 0, last).T
+        return rgb[rows, columns].astype(float)
+
+    upper = at(0, 0) * (1 - x) + at(1, 0) * x
+    lower = at(0, 1) * (1 - x) + at(1, 1) * x
+    return upper * (1 - y) + lower * y
+
+
+def with_opencv(rgb: np.ndarray, landmarks_px: np.ndarray, size_px: int) -> np.ndarray:
+    """Drawn by OpenCV at so large a multiple that no pixel is skipped, then averaged down."""
+    matrix = similarity(landmarks_px, expected_px(size_px))
+    factor = max(1, int(np.ceil(1 / np.hypot(*matrix[:, 0]))))
+    matrix = matrix * factor
+    matrix[:, 2] += (factor - 1) / 2
+    side = size_px * factor
+    replicate = cv2.BORDER_REPLICATE
+    large = cv2.warpAffine(rgb, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=replicate)
+    return cv2.resize(large, (size_px, size_px), interpolation=cv2.INTER_AREA)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    ANGLES_RAD,
+    st.floats(1.01, 3.0),
+    st.tuples(st.floats(-10, 58), st.floats(-10, 58)),
+    st.sampled_from([48, 56, 112]),
+)
+def test_a_face_no_larger_than_the_crop_is_interpolated(angle_rad, scale, centre_px, size_px):
+    noise = np.random.default_rng(7).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    eyes_px = np.linalg.norm(TEMPLATE_PX[1] - TEMPLATE_PX[0]) * size_px / 112 / scale
+    landmarks = landmarks_at(centre_px, eyes_px, angle_rad)
+    rows, columns = np.mgrid[:size_px, :size_px]
+    inverse = least_squares(expected_px(size_px), landmarks)
+    exact = bilinear(noise, apply(inverse, np.stack([columns, rows], axis=-1).reshape(-1, 2)))
+    found = crop(noise, landmarks, size_px).reshape(-1, 3)
+    assert np.abs(found - exact).max() <= 1.01
+
+
+@pytest.mark.parametrize("name", ["talk_portrait_1080x1920.mp4", "silent_happy_256.mp4"])
+def test_a_large_face_is_averaged_as_by_opencv(name: str, clips_dir: Path):
+    rgb = next(iter(frames(clips_dir / name))).rgb
+    landmarks = CenterFace()(rgb)[0].landmarks_px
+    found, expected = (f(rgb, landmarks, 56).astype(float) for f in (crop, with_opencv))
+    assert np.abs(found - expected).mean() < 1
+    assert abs(np.diff(found, axis=1).std() / np.diff(expected, axis=1).std() - 1) < 0.05

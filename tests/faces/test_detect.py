@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,13 +15,17 @@ from hypothesis import strategies as st
 
 from maven.faces.detect import (
     CENTERFACE_PATH,
+    MAX_OVERLAP,
     STRIDE_PX,
     CenterFace,
+    Detection,
     DetectorError,
     Image,
     YuNet,
     decode,
     from_yunet,
+    square_around,
+    suppress,
 )
 from maven.media import frames
 
@@ -116,6 +121,64 @@ def test_best_face_first_and_one_per_person(clips_dir: Path, centerface: CenterF
     assert scores == sorted(scores, reverse=True)
 
 
+def as_found_near(rgb: Image, face: Detection, centerface: CenterFace) -> Detection:
+    shifted = face.box_px + np.array([0.2, -0.1, 0, 0], np.float32) * face.box_px[2]
+    (near,) = centerface.near(rgb, [shifted])
+    return near
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_looking_near_a_face_finds_the_same(
+    name: str, pictures: dict[str, Image], centerface: CenterFace
+):
+    (face,) = centerface(pictures[name])
+    near = as_found_near(pictures[name], face, centerface)
+    errors = (near.landmarks_px - face.landmarks_px) / face.box_px[2]
+    assert np.abs(errors).mean() < 0.03
+    np.testing.assert_allclose(near.box_px, face.box_px, atol=0.15 * face.box_px[3])
+    assert near.score > 0.6
+
+
+def test_looking_near_one_of_two(clips_dir: Path, centerface: CenterFace):
+    rgb = next(iter(frames(clips_dir / "interview_two_faces_720p.mp4"))).rgb
+    for face in centerface(rgb):
+        near = as_found_near(rgb, face, centerface)
+        assert np.abs(near.box_px - face.box_px).max() < 0.2 * face.box_px[3]
+    boxes_px = [face.box_px for face in centerface(rgb)]
+    both = centerface.near(rgb, [*boxes_px, boxes_px[0] + np.float32(10)])  # each once
+    assert len(both) == 2
+    assert both[0].score >= both[1].score
+
+
+@pytest.mark.parametrize("box", [(-90, -90, 40, 40), (5000, 0, 30, 30), (0, 0, 1e-3, 1e-3)])
+def test_near_nothing(box: tuple[float, ...], centerface: CenterFace):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    assert centerface.near(noise, [np.array(box, np.float32)]) == []
+    assert centerface.near(noise, []) == []
+
+
+def test_a_face_on_the_edge_of_the_square_is_left_out(
+    pictures: dict[str, Image], centerface: CenterFace
+):
+    rgb = pictures["talk_noisy_restaurant_720p.mp4"]
+    (face,) = centerface(rgb)
+    aside = face.box_px + np.array([1, 0, 0, 0], np.float32) * face.box_px[3]
+    low, _ = square_around(aside)
+    assert face.box_px[0] < low[0] < face.box_px[0] + face.box_px[2]
+    assert centerface.near(rgb, [aside]) == []
+
+
+@given(st.data())
+def test_suppression_against_opencv(data: st.DataObject):
+    number = st.floats(0, 100, width=32)
+    count = data.draw(st.integers(0, 12))
+    rows = data.draw(st.lists(st.tuples(*[number] * 4), min_size=count, max_size=count))
+    boxes_px = np.array(rows, np.float32).reshape(-1, 4) + np.array([0, 0, 5, 5], np.float32)
+    scores = np.random.default_rng(count).permutation(np.linspace(0.35, 0.95, count))
+    expected = cv2.dnn.NMSBoxes(boxes_px.tolist(), scores.tolist(), 0.3, MAX_OVERLAP)
+    assert suppress(boxes_px, scores.astype(np.float32)) == list(expected)
+
+
 def test_no_face(clips_dir: Path, centerface: CenterFace):
     assert centerface(next(iter(frames(clips_dir / "no_face.mp4"))).rgb) == []
 
@@ -176,7 +239,29 @@ def test_yunet_rows():
 def test_import_is_cheap():
     code = (
         "import sys, maven.faces.detect, maven.faces.track, maven.faces.crop\n"
-        "print({'cv2', 'onnxruntime', 'torch'} & set(sys.modules))"
+        "print({'cv2', 'onnxruntime', 'torch', 'PIL'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_faces_need_no_opencv_and_yunet_says_so():
+    code = """
+import sys
+sys.modules["cv2"] = None
+import numpy as np
+from maven.faces.crop import TEMPLATE_PX, crop
+from maven.faces.detect import CenterFace, DetectorError, YuNet
+from maven.faces.track import track_faces
+from maven.media import Frame
+frames = [Frame(k, k / 25, np.zeros((90, 160, 3), np.uint8)) for k in range(3)]
+print(len(list(track_faces(frames, CenterFace()))), crop(frames[0].rgb, TEMPLATE_PX).shape)
+try:
+    YuNet("yunet.onnx")
+except DetectorError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == "3 (112, 112, 3)"
+    assert second == "YuNet needs OpenCV: pip install opencv-python-headless"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -11,59 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maven.faces.detect import CenterFace, Detection, Image
+from maven.faces.detect import CenterFace, Detection
 from maven.faces.track import (
     LOOK_AHEAD_S,
+    LOST_S,
+    MOST_NEAR,
+    SCAN_S,
     FaceTrack,
     FaceTracks,
     TrackedFace,
     TrackedFrame,
-    associate,
     main_track,
     track_faces,
 )
 from maven.media import Frame, frames
-
-Script = Callable[[int], list[Detection]]  # frame index -> faces
-TEXTURES = np.random.default_rng(5).integers(0, 256, (8, 18, 32), dtype=np.uint8)
-
-
-def face(x: float, y: float = 100, size: float = 50, score: float = 0.9) -> Detection:
-    """A face around (x, y), its landmarks at fixed places of the box."""
-    corner = np.array([x, y], np.float32) - size / 2
-    landmarks = corner + np.array([[3, 4], [7, 4], [5, 6], [3, 8], [7, 8]], np.float32) * size / 10
-    return Detection(np.array([*corner, size, size], np.float32), landmarks, score)
-
-
-def picture(index: int, scene: int = 0) -> Image:
-    """A picture of a scene (green) that carries its own index (red, blue)."""
-    rgb = np.zeros((18, 32, 3), np.uint8)
-    rgb[..., 1] = TEXTURES[scene]
-    rgb[..., 0], rgb[..., 2] = index % 256, index // 256
-    return rgb
-
-
-class Scripted:
-    """A detector that reads the index from the picture and the faces from a script."""
-
-    name = fingerprint = "scripted"
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.calls: list[int] = []
-
-    def __call__(self, rgb: Image) -> list[Detection]:
-        index = int(rgb[0, 0, 0]) + 256 * int(rgb[0, 0, 2])
-        self.calls.append(index)
-        return sorted(self.script(index), key=lambda each: -each.score)
-
-
-def clip(times_s: Iterable[float], scene: Callable[[int], int] = lambda _: 0) -> list[Frame]:
-    return [Frame(k, time_s, picture(k, scene(k))) for k, time_s in enumerate(times_s)]
-
-
-def at(rate_hz: float, seconds: float) -> np.ndarray:
-    return np.arange(round(seconds * rate_hz)) / rate_hz
+from scripted_faces import Script, Scripted, WholeOnly, at, clip, face, picture
 
 
 def run(clip_frames: list[Frame], script: Script, **options: float) -> list[TrackedFrame]:
@@ -117,13 +79,14 @@ def test_the_detector_is_called_ten_times_a_second(rate_hz: int):
     tracked = list(track_faces(clip(times_s), detector))
     assert len(tracked) == len(times_s)
     assert {0, len(times_s) - 1} <= set(detector.calls)
-    assert min(len(times_s), 75) <= len(detector.calls) <= 102
+    assert min(len(times_s), 75) <= len(detector.looked()) <= 102
+    assert len(set(detector.near_calls)) == len(detector.near_calls)
 
 
 def test_detect_hz_is_heeded():
     detector = Scripted(lambda _: [face(100)])
     list(track_faces(clip(at(30, 10)), detector, detect_hz=2))
-    assert len(detector.calls) <= 22
+    assert len(detector.looked()) <= 22
     with pytest.raises(ValueError, match="detect_hz"):
         next(track_faces([], detector, detect_hz=0))
 
@@ -147,7 +110,53 @@ def test_coming_and_going_are_located_to_the_frame(first, length, rate_hz):
 def test_locating_is_cheap():
     detector = Scripted(lambda index: [face(100)] if 50 <= index < 100 else [])
     list(track_faces(clip(at(60, 3)), detector))
-    assert len(detector.calls) <= 31 + 2 * 3  # two boundaries, each halving five frames
+    assert len(detector.looked()) <= 31 + 2 * 3  # two boundaries, each halving five frames
+    assert len(detector.near_calls) <= 10  # of the second in which the face is there
+
+
+def test_whole_frames_are_seldom_looked_at():
+    detector = Scripted(lambda _: [face(100), face(300)])
+    times_s = at(30, 10)
+    list(track_faces(clip(times_s), detector))
+    assert len(detector.calls) <= 10 / SCAN_S + 2
+    gaps_s = np.diff(times_s[detector.calls])
+    assert gaps_s.max() <= SCAN_S + 1e-6
+
+
+@pytest.mark.parametrize("count", [MOST_NEAR, MOST_NEAR + 1])
+def test_a_crowd_is_looked_at_as_a_whole(count: int):
+    detector = Scripted(lambda _: [face(100 * k) for k in range(count)])
+    list(track_faces(clip(at(30, 3)), detector))
+    assert (detector.near_calls == []) == (count > MOST_NEAR)
+
+
+def test_a_lost_face_is_looked_for_everywhere_until_it_is_given_up():
+    detector = Scripted(lambda index: [face(500), *([face(100)] if index < 60 else [])])
+    list(track_faces(clip(at(30, 5)), detector))
+    assert {k for k in detector.calls if 60 <= k < 60 + 30 * LOST_S} >= set(range(63, 90, 3))
+    assert len([k for k in detector.calls if k > 65 + 30 * LOST_S]) <= 5
+
+
+def test_a_leap_out_of_the_square_keeps_the_identity():
+    size, leap = 50.0, 0.9  # faces; the square ends 0.65 faces beyond the box
+    script = lambda index: [face(100 if index < 45 else 100 + leap * size, size=size)]  # noqa: E731
+    (track,) = summary(run(clip(at(30, 3)), script))
+    assert track.frames == 90
+    assert track.gaps == ()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(16, 70), st.integers(0, 3), st.sampled_from([24, 25, 30]))
+def test_who_comes_between_two_scans_is_located_as_by_whole_frames(first, weak, rate_hz):
+    """Oracle: a detector that looks at whole frames only."""
+
+    def script(index: int) -> list[Detection]:
+        score = 0.4 if index < first + weak else 0.9
+        return [face(500), *([face(100 + 4 * index, score=score)] if index >= first else [])]
+
+    frames_ = clip(at(rate_hz, 4))
+    plain = list(track_faces(frames_, WholeOnly(script)))
+    assert where(run(frames_, script), 2) == where(plain, 2)
 
 
 def test_half_a_second_away_is_a_gap_in_one_identity():
@@ -270,14 +279,6 @@ def test_frames_are_held_back_no_longer_than_stated():
     for _ in track_faces(source(), Scripted(lambda _: [face(100)])):
         given_out += 1
     assert given_out == 300
-
-
-def test_association_takes_strong_faces_first_then_near_ones():
-    expected = [face(100).box_px, face(130).box_px]
-    found = [face(98, score=0.4), face(112, score=0.9), face(131, score=0.9)]
-    assert sorted(associate(expected, found)) == [(0, 1), (1, 2)]
-    assert associate(expected, [face(400), face(100, size=200)]) == []
-    assert associate([], found) == associate(expected, []) == []
 
 
 @given(st.lists(st.sets(st.integers(1, 3)), min_size=1, max_size=30))

@@ -6,9 +6,13 @@ Pixel coordinates are those of OpenCV: (0, 0) is the centre of the top left pixe
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
@@ -29,7 +33,6 @@ TEMPLATE_PX = np.array(
 )
 
 COINCIDENT = 1e-6  # of the coordinates: points nearer to each other are one
-LARGEST_PX = 4096  # side of the drawing that a crop is averaged from
 
 
 def similarity(src: Floats, dst: Floats) -> npt.NDArray[np.float64]:
@@ -67,9 +70,9 @@ def similarity(src: Floats, dst: Floats) -> npt.NDArray[np.float64]:
 def crop(rgb: Image, landmarks_px: Floats, size_px: int = TEMPLATE_SIDE_PX) -> Image:
     """Turn, scale and cut a face out, its landmarks as near as can be to the template.
 
-    A face larger than the crop is drawn at a multiple of `size_px` and averaged down: no aliasing.
-    Past the edge of the frame the last pixels are repeated: black would draw an edge that the
-    encoders take for a feature, and close-ups reach over the frame often.
+    A face larger than the crop is averaged down: no aliasing. Past the edge of the frame the last
+    pixels are repeated: black would draw an edge that the encoders take for a feature, and
+    close-ups reach over the frame often.
 
     Args:
         rgb: (h, w, 3) frame.
@@ -82,20 +85,51 @@ def crop(rgb: Image, landmarks_px: Floats, size_px: int = TEMPLATE_SIDE_PX) -> I
     Raises:
         ValueError: as `similarity`.
     """
-    import cv2
+    from PIL import Image as Pictures
 
     matrix = similarity(landmarks_px, _template(size_px))
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
-    # the larger drawing skips no pixel of the frame
-    factor = max(1, min(math.ceil(1 / scale), LARGEST_PX // size_px))
-    matrix = matrix * factor
-    matrix[:, 2] += (factor - 1) / 2  # pixel centres: x' = (x + 0.5) * factor - 0.5
-    side = size_px * factor
-    large = cv2.warpAffine(
-        rgb, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    inverse = matrix[:, :2].T / scale**2
+    # Drawn at twice the size, a large face needs no more than 2 pixels of the frame to each drawn
+    # one, so that bilinear interpolation skips none; more are averaged before.
+    draw = 2 if scale < 1 else 1
+    shrink = max(1, math.ceil(1 / scale / (2 * draw)))
+    # Whole numbers are the edges of pixels from here on, not their centres.
+    middle = inverse @ ((size_px - 1) / 2 - matrix[:, 2]) + 0.5
+    reach = np.abs(inverse).sum(axis=1) * size_px / 2
+    around, start = _around(rgb, middle - reach, middle + reach, shrink)
+    step = inverse / (draw * shrink)  # of a drawn pixel
+    first = (middle - start) / shrink - step.sum(axis=1) * (size_px * draw / 2)
+    drawn = around.transform(
+        (size_px * draw, size_px * draw),
+        Pictures.Transform.AFFINE,
+        (*step[0].tolist(), float(first[0]), *step[1].tolist(), float(first[1])),
+        resample=Pictures.Resampling.BILINEAR,
     )
-    small: Image = cv2.resize(large, (size_px, size_px), interpolation=cv2.INTER_AREA)
-    return small
+    return np.array(drawn.reduce(draw))
+
+
+def _around(rgb: Image, low: Floats, high: Floats, shrink: int) -> tuple[Picture, Floats]:
+    """Cut out all between two points, with a margin, each `shrink` pixels a side averaged to one.
+
+    Returns:
+        What was cut out, and the place (2,) of its top left corner in the frame.
+    """
+    from PIL import Image as Pictures
+
+    size = np.array(rgb.shape[1::-1])
+    low = np.floor(low) - 2 * shrink  # bilinear interpolation reads 1.5 averaged pixels on
+    high = np.ceil(high) + 2 * shrink
+    start = np.clip(low, 0, size - 1).astype(int)
+    end = np.clip(high, start + 1, size).astype(int)
+    part = Pictures.fromarray(rgb[start[1] : end[1], start[0] : end[0]]).reduce(shrink)
+    if (low >= 0).all() and (high <= size).all():
+        return part, start
+    first = np.floor((low - start) / shrink).astype(int)  # below 0: past the frame's edge
+    last = np.ceil((high - start) / shrink).astype(int)
+    columns = np.clip(np.arange(first[0], last[0]), 0, part.width - 1)
+    rows = np.clip(np.arange(first[1], last[1]), 0, part.height - 1)
+    return Pictures.fromarray(np.asarray(part)[rows[:, None], columns]), start + first * shrink
 
 
 def _template(size_px: int) -> npt.NDArray[np.float64]:

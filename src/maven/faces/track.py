@@ -1,8 +1,10 @@
 """Detections -> one identity per person, frame by frame, gaps explicit.
 
 The detector runs on some ten frames a second; between two of them faces are interpolated in time.
-Association follows ByteTrack (Zhang et al., arXiv 2110.06864): strong detections are matched first,
-weak ones may then continue a track but never start one, and a track waits `LOST_S` for its person.
+It looks around known faces only, and at the whole frame every `SCAN_S`, or when a face is missing:
+who is new is looked for in the frames since the last whole one.
+Association follows ByteTrack (Zhang et al., arXiv 2110.06864): weak detections may continue a track
+but never start one, and a track waits `LOST_S` for its person.
 
 What lasts less than `NOISE_S` is noise, both ways: a face seen for less is not reported, and one
 missed for less between two sightings is bridged. So frames are held back for `LOOK_AHEAD_S`.
@@ -17,19 +19,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from maven.faces.detect import Detection, FaceDetector, Floats, Image
+from maven.faces.association import START_SCORE, associate
+from maven.faces.detect import Detection, FaceDetector, Floats
+from maven.faces.shots import same_shot, thumbnail
 from maven.media import Frame
 
 DETECT_HZ = 10.0
-START_SCORE = 0.6  # a weaker detection starts no track
+SCAN_S = 0.5
+MOST_NEAR = 3  # looking around more faces costs as much as the whole frame
 NOISE_S = 0.3
 LOOK_AHEAD_S = 0.4  # NOISE_S and one missed detection
 LOST_S = 1.0  # a person away for longer comes back as someone new
-REACH = 1.0  # the longest step of a face between two detections, in face sizes
-SAME_SHOT = 0.5  # correlation of neighbouring pictures: above 0.7 in a shot, below 0.35 at a cut
 ROUNDING_S = 1e-3  # some containers count time in milliseconds
-THUMBNAIL_PX = (32, 18)
-FLAT = 4.0  # grey levels squared: the contrast of noise on a black or plain picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +83,9 @@ def track_faces(
     """Follow every face through a stream of frames.
 
     The detector sees the first and the last frame, those on either side of a cut, up to
-    `detect_hz` frames a second between, and the few that locate where a face appears or goes. An
-    identity ends at a cut, and after `LOST_S` without its face.
+    `detect_hz` frames a second between, and the few that locate where a face appears or goes. It
+    sees the whole frame, or what is around known faces where that will do. An identity ends at a
+    cut, and after `LOST_S` without its face.
 
     Args:
         frames: in the order of their times.
@@ -91,7 +93,7 @@ def track_faces(
         detect_hz: detections per second of the stream's own time.
 
     Yields:
-        Every frame, in order, `LOOK_AHEAD_S` (and one detection step) behind the input.
+        Every frame, in order, `LOOK_AHEAD_S` or `SCAN_S` (and one detection step) behind the input.
 
     Raises:
         ValueError: `detect_hz` is not positive.
@@ -102,52 +104,6 @@ def track_faces(
     for frame in frames:
         yield from tracker.push(frame)
     yield from tracker.finish()
-
-
-def associate(expected_px: Sequence[Floats], found: Sequence[Detection]) -> list[tuple[int, int]]:
-    """Match expected boxes (4,) with detections: strong ones first, then the nearest first.
-
-    The distance of two boxes is that of their centres, in face sizes, plus the log of the ratio of
-    their sizes; `REACH` bounds it.
-
-    Returns:
-        (index of the box, index of the detection) of each match; each index occurs once at most.
-    """
-    if not len(expected_px) or not len(found):
-        return []
-    ours = np.stack(expected_px)[:, None].astype(np.float64)  # (m, 1, 4)
-    theirs = np.stack([face.box_px for face in found])[None]  # (1, n, 4)
-    steps_px = ours[..., :2] + ours[..., 2:] / 2 - theirs[..., :2] - theirs[..., 2:] / 2
-    sizes_px = np.sqrt(ours[..., 2] * ours[..., 3]), np.sqrt(theirs[..., 2] * theirs[..., 3])
-    distances = np.hypot(steps_px[..., 0], steps_px[..., 1]) / np.sqrt(sizes_px[0] * sizes_px[1])
-    distances += np.abs(np.log(sizes_px[0] / sizes_px[1]))
-    pairs = sorted(
-        (found[j].score < START_SCORE, distances[i, j], int(i), int(j))
-        for i, j in np.argwhere(distances < REACH)
-    )
-    matches: list[tuple[int, int]] = []
-    for _, _, i, j in pairs:
-        if all(i != other_i and j != other_j for other_i, other_j in matches):
-            matches.append((i, j))
-    return matches
-
-
-def thumbnail(rgb: Image) -> Floats:
-    """Return a tiny grey picture of `rgb` (h, w, 3), centred on 0, to compare by `correlation`."""
-    import cv2
-
-    rows, columns = max(1, rgb.shape[0] // 72), max(1, rgb.shape[1] // 128)
-    green = np.ascontiguousarray(rgb[::rows, ::columns, 1])
-    small = cv2.resize(green, THUMBNAIL_PX, interpolation=cv2.INTER_AREA).astype(np.float32)
-    centred: Floats = small - small.mean()
-    return centred
-
-
-def correlation(one: Floats, other: Floats) -> float:
-    """Correlate two thumbnails: in [-1, 1], and 1 where both are flat."""
-    flat = FLAT * one.size
-    power = np.sqrt((np.sum(one**2) + flat) * (np.sum(other**2) + flat))
-    return float((np.sum(one * other) + flat) / power)
 
 
 class FaceTracks:
@@ -223,11 +179,15 @@ _Faces = dict[_Track, Detection]
 
 @dataclass
 class _Anchor:
-    """A frame that the detector saw, its faces, and the frames up to the next anchor."""
+    """A frame that the detector saw, its faces, and the frames up to the next anchor.
+
+    `whole` where the detector saw all of it, so that nobody in it is unknown.
+    """
 
     frame: Frame
-    faces: _Faces
+    faces: _Faces = field(default_factory=dict)
     between: list[Frame] = field(default_factory=list)
+    whole: bool = False
 
 
 class _Tracker:
@@ -236,6 +196,7 @@ class _Tracker:
         self.tracks: list[_Track] = []
         self.anchors: deque[_Anchor] = deque()  # not yet yielded
         self.reported = 0
+        self.scan_s = 0.0  # time of the last anchor seen whole
         self.picture: Floats | None = None  # thumbnail of the last frame
         self.before_cut: tuple[float, Floats, list[_Track]] | None = None
 
@@ -243,7 +204,7 @@ class _Tracker:
         before, self.picture = self.picture, thumbnail(frame.rgb)
         if before is None:
             self._detect(frame)
-        elif correlation(before, self.picture) < SAME_SHOT:
+        elif not same_shot(before, self.picture):
             self._close_anchor()
             self._cut(before, self.picture)
             self._detect(frame)
@@ -251,7 +212,7 @@ class _Tracker:
             self._detect(frame)
         else:
             self.anchors[-1].between.append(frame)
-        while len(self.anchors) > 1 and self._age_s(self.anchors[1]) >= LOOK_AHEAD_S:
+        while len(self.anchors) > 1 and self._is_settled(self.anchors[1]):
             yield from self._yield_first(NOISE_S)
 
     def finish(self) -> Iterator[TrackedFrame]:
@@ -267,49 +228,111 @@ class _Tracker:
     def _age_s(self, anchor: _Anchor) -> float:
         return self.anchors[-1].frame.time_s - anchor.frame.time_s
 
+    def _is_settled(self, anchor: _Anchor) -> bool:
+        """Say whether nobody can turn out to be in an anchor any more."""
+        return self._age_s(anchor) >= LOOK_AHEAD_S and anchor.frame.time_s <= self.scan_s
+
     def _close_anchor(self) -> None:
-        """Make the last frame pushed an anchor, if it is not."""
+        """Make the last frame pushed an anchor seen whole, if it is not."""
         if self.anchors[-1].between:
             self._detect(self.anchors[-1].between.pop())
+        if not self.anchors[-1].whole:
+            self._scan()
 
     def _cut(self, before: Floats, now: Floats) -> None:
         """End all tracks, unless the picture is back to what it was: a flash or a black frame."""
         time_s = self.anchors[-1].frame.time_s
         old, self.before_cut = self.before_cut, (time_s, before, self.tracks)
         self.tracks = []
-        if old and time_s - old[0] <= NOISE_S and correlation(old[1], now) >= SAME_SHOT:
+        if old and time_s - old[0] <= NOISE_S and same_shot(old[1], now):
             self.tracks = old[2]
 
     def _detect(self, frame: Frame) -> None:
         """Make a frame an anchor: find its faces and whose they are."""
-        time_s, found = frame.time_s, self.detector(frame.rgb)
-        matches = associate([track.expected_px(time_s) for track in self.tracks], found)
-        faces = {self.tracks[i]: found[j] for i, j in matches}
-        self.anchors.append(_Anchor(frame, faces))
-        for track, face in faces.items():
-            self._bridge(track, face)
-            track.see(time_s, face)
+        time_s, known = frame.time_s, self.tracks
+        all_seen = all(track in self.anchors[-1].faces for track in known)
+        near = range(len(known)) if all_seen and len(known) <= MOST_NEAR else ()
+        expected = [track.expected_px(time_s) for track in known]
+        found, matches, whole = self._look(frame, expected, near)
+        self.anchors.append(_Anchor(frame))
+        for i, j in matches:
+            self._see(known[i], self.anchors[-1], found[j])
         self.tracks = [
             track
-            for track in self.tracks
+            for track in known
             if time_s - track.last_s <= (LOST_S if track.lasts(NOISE_S) else NOISE_S)
         ]
+        if whole:
+            self._greet(found, matches)
+        elif time_s - self.scan_s >= SCAN_S - ROUNDING_S:
+            self._scan()
+
+    def _scan(self) -> None:
+        """Look at the whole of the last anchor for others than those known to be in it."""
+        anchor = self.anchors[-1]
+        found = self.detector(anchor.frame.rgb)
+        known_px = [face.box_px for face in anchor.faces.values()]
+        self._greet(found, associate(known_px, found))
+
+    def _greet(self, found: Sequence[Detection], matches: Sequence[tuple[int, int]]) -> None:
+        """Begin a track for each strong face without a match in the last anchor, now seen whole."""
+        self.anchors[-1].whole, self.scan_s = True, self.anchors[-1].frame.time_s
         known = {j for _, j in matches}
         for j, face in enumerate(found):
             if j not in known and face.score >= START_SCORE:
-                faces[_Track(time_s, time_s, face, np.zeros(4, np.float32))] = face
-        self.tracks += [track for track in faces if track not in self.tracks]
+                self.tracks.append(self._begin(face))
 
-    def _bridge(self, track: _Track, face: Detection) -> None:
-        """Fill the anchors without a face between two sightings no more than `NOISE_S` apart."""
-        now_s = self.anchors[-1].frame.time_s
-        if now_s - track.last_s > NOISE_S + ROUNDING_S:
-            return
-        for anchor in self.anchors:
-            time_s = anchor.frame.time_s
-            if track.last_s < time_s < now_s:
-                share = (time_s - track.last_s) / (now_s - track.last_s)
-                anchor.faces[track] = _blend(track.last, face, share)
+    def _begin(self, face: Detection) -> _Track:
+        """Begin the track of a face in the last anchor where it was first strong."""
+        seen = [(self.anchors[-1], face), *self._look_back(face)]
+        while seen[-1][1].score < START_SCORE:
+            seen.pop()
+        first, face = seen.pop()
+        track = _Track(first.frame.time_s, first.frame.time_s, face, np.zeros(4, np.float32))
+        first.faces[track] = face
+        for anchor, face in reversed(seen):
+            self._see(track, anchor, face)
+        return track
+
+    def _look_back(self, face: Detection) -> Iterator[tuple[_Anchor, Detection]]:
+        """Find a face in the anchors since one seen whole, newest first, up to `NOISE_S` apart."""
+        last_s = self.anchors[-1].frame.time_s
+        for anchor in reversed(list(self.anchors)[:-1]):
+            if anchor.whole or last_s - anchor.frame.time_s > NOISE_S + ROUNDING_S:
+                return
+            expected = [*(known.box_px for known in anchor.faces.values()), face.box_px]
+            ours = len(expected) - 1
+            found, matches, _ = self._look(anchor.frame, expected, [ours])
+            if ours in dict(matches):
+                face, last_s = found[dict(matches)[ours]], anchor.frame.time_s
+                yield anchor, face
+
+    def _look(
+        self, frame: Frame, expected_px: Sequence[Floats], near: Sequence[int]
+    ) -> tuple[Sequence[Detection], list[tuple[int, int]], bool]:
+        """Look around those of the expected boxes; at the whole, if that finds not all of them.
+
+        Returns:
+            The faces, their matches with the expected boxes, and whether the whole was seen.
+        """
+        if near:
+            found = self.detector.near(frame.rgb, [expected_px[i] for i in near])
+            matches = associate(expected_px, found)
+            if dict(matches).keys() >= set(near):
+                return found, matches, False
+        found = self.detector(frame.rgb)
+        return found, associate(expected_px, found), True
+
+    def _see(self, track: _Track, anchor: _Anchor, face: Detection) -> None:
+        """Add a sighting; fill the anchors since the last one, if that is at most `NOISE_S` ago."""
+        time_s, anchor.faces[track] = anchor.frame.time_s, face
+        if time_s - track.last_s <= NOISE_S + ROUNDING_S:
+            for between in self.anchors:
+                between_s = between.frame.time_s
+                if track.last_s < between_s < time_s:
+                    share = (between_s - track.last_s) / (time_s - track.last_s)
+                    between.faces[track] = _blend(track.last, face, share)
+        track.see(time_s, face)
 
     def _yield_first(self, life_s: float) -> Iterator[TrackedFrame]:
         first = self.anchors.popleft()
@@ -340,9 +363,8 @@ class _Tracker:
             for track in first.keys() & last.keys()
         }
         around = first | last | both
-        found = self.detector(frames[middle].rgb)
-        matches = associate([face.box_px for face in around.values()], found)
-        tracks = list(around)
+        tracks, expected_px = list(around), [face.box_px for face in around.values()]
+        found, matches, _ = self._look(frames[middle], expected_px, ())
         faces = both | {tracks[i]: found[j] for i, j in matches}
         yield from self._resolve(frames[: middle + 1], first, faces)
         yield from self._resolve(frames[middle:], faces, last)
