@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Mapping
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maven import inference
 from maven.config import MODALITIES, MavenConfig
@@ -231,6 +236,44 @@ def test_a_series_is_read_between_its_known_frames() -> None:
 def test_beyond_its_known_frames_the_nearest_holds() -> None:
     read = line([False, True, True, False]).at(np.array([-5.0, 0.0, 3.0, 99.0]))
     np.testing.assert_allclose(read.va, np.array([[1], [1], [2], [2]]) * [0.04, -0.01])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 30), st.integers(0, 99))
+def test_a_series_read_in_pieces_is_the_series(known: list[bool], rows: int, seed: int) -> None:
+    series = line(known)
+    random = np.random.default_rng(seed)
+    series = Series(series.time_s, series.va, series.contributions * random.normal(size=(1, 3, 2)))
+    times_s = np.sort(random.uniform(-2, len(known) + 2, 60))
+    times_s[::7] = np.round(times_s[::7])  # some at the frames
+    whole = series.at(times_s).contributions
+    pieces = [series.at(times_s[k : k + rows]).contributions for k in range(0, len(times_s), rows)]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    known_s = series.time_s[known]
+    for k in range(3) if len(known_s) else ():
+        expected = np.interp(times_s, known_s, series.contributions[known, k, 0])
+        np.testing.assert_array_equal(whole[:, k, 0], expected)
+
+
+class Fast:
+    """A network that answers at once."""
+
+    config = CONFIG
+
+    def answers(
+        self, values: Mapping[str, Any], observed: Mapping[str, Any], time_s: Floats
+    ) -> Floats:
+        return np.zeros((len(observed["visual"]), len(time_s), 2))
+
+
+def test_little_more_is_held_than_the_answer() -> None:
+    features = clip(4000)
+    tracemalloc.start()
+    series = infer(Fast(), features, smoothing_s=1.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    answer = series.va.nbytes + series.contributions.nbytes
+    assert peak < 2 * answer  # of seven subsets alone, the answers are 1.75 times as many
 
 
 def test_weights_are_shares_of_what_was_observed() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 
 import maven
@@ -19,6 +22,8 @@ from maven.checkpoint import Model, ModelError
 from maven.features import Features
 from maven.media import MediaError, read_audio
 from maven.pipeline import Settings, analyze
+from maven.render import tables
+from maven.render.summary import summarize
 from maven.transcript import TranscriptError
 from media_factory import remux, tone, write_clip
 from toy_mini import save_toy_mini
@@ -259,6 +264,38 @@ def test_results_do_not_overwrite_or_become_a_transcript(model: Model, tmp_path:
     (tmp_path / "clip.vtt").unlink()
     assert analyze(clip, model).transcript.words == ()
     assert first.save(tmp_path / "out")[0].name == "clip.csv"
+
+
+def test_the_table_is_the_same_in_chunks_and_whole(
+    model: Model, piece: Path, srt: Path, tmp_path: Path
+) -> None:
+    analysis = analyze(piece, model, transcript=srt, asr="none")
+    joined = tables.joined(analysis.chunks(rows=7))
+    pd.testing.assert_frame_equal(joined, analysis.frames, check_exact=True)
+    assert analysis.frames is analysis.frames
+    assert analysis.summary() == summarize(analysis.frames, analysis.transcript.words)
+    (written,) = analysis.save(tmp_path)
+    (whole,) = tables.write(analysis.frames, {}, tmp_path, "whole", ["csv"])
+    assert written.read_bytes() == whole.read_bytes()
+    with pytest.raises(ValueError, match="xlsx"):
+        analysis.save(tmp_path, ("xlsx",))
+
+
+LIGHT = """
+import sys, maven
+analysis = maven.analyze(sys.argv[1], sys.argv[2], device="cpu", asr="none")
+analysis.save(sys.argv[3], ("csv", "json", "vtt"))
+analysis.summary()
+print({"pandas", "pyarrow", "matplotlib"} & set(sys.modules))
+"""
+
+
+def test_files_and_summary_need_no_pandas(piece: Path, tmp_path: Path) -> None:
+    folder = save_toy_mini(tmp_path / "toy")
+    command = [sys.executable, "-c", LIGHT, piece, folder, tmp_path / "out"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 def test_a_name_that_is_not_text(model: Model, tmp_path: Path) -> None:

@@ -163,6 +163,15 @@ def test_where_the_clock_starts_does_not_matter(hop_ms: int, offset_s: float) ->
     np.testing.assert_allclose(there.features, here.features, atol=1e-6)
 
 
+def test_samples_are_placed_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    times_ms, grid_ms = [*range(0, 3000, 30), *range(6000, 9000, 30)], range(0, 9000, 100)
+    given = (seconds(times_ms), vectors(len(times_ms)), seconds(grid_ms), 0.25)
+    whole = place_samples(*given)
+    for block in (1, 7, 89):
+        monkeypatch.setattr("maven.timeline.BLOCK", block)
+        np.testing.assert_array_equal(place_samples(*given).features, whole.features)
+
+
 def test_a_gap_of_just_the_limit_is_bridged_and_a_longer_one_not() -> None:
     grid_ms = list(range(0, 1000, 100))
     for gap_ms, bridged in ((250, True), (251, False)):

@@ -46,9 +46,9 @@ class Result:
         """Print prediction against intention, the files, and what to do next."""
         from rich.table import Table
 
-        from maven.render.summary import print_summary, summarize
+        from maven.render.summary import print_summary
 
-        print_summary(summarize(self.analysis.frames, self.analysis.transcript.words), console)
+        print_summary(self.analysis.summary(), console)
         table = Table(
             box=None, pad_edge=False, title="Intended against predicted (valence, arousal)"
         )
@@ -96,7 +96,7 @@ def run(folder: Path, progress: Progress) -> Result:
         wanted = (part["valence"], part["arousal"])
         stretches.append(Stretch(part["start_s"], part["end_s"], part["emotion"], wanted, mean))
     folder.mkdir(parents=True, exist_ok=True)
-    written = analysis.save(folder, ("csv", "parquet"), STEM)
+    written = analysis.save(folder, stem=STEM)
     times = np.array([t for part in intended for t in (part["start_s"], part["end_s"])])
     valence, arousal = (np.repeat([p[k] for p in intended], 2) for k in ("valence", "arousal"))
     picture = folder / f"{STEM}.png"

@@ -9,7 +9,7 @@ frame answers the origin there. The three contributions sum to the answer, frame
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, combinations
 from math import factorial
@@ -23,6 +23,7 @@ from maven.features import Features
 from maven.timeline import ROUNDING_S, Floats, Mask, Times, interpolate, smooth, windows
 
 CORE_S = 16.0
+Answers = dict[tuple[str, ...], Times]  # (t, 2) from each set of modalities
 SUBSETS = tuple(
     chain.from_iterable(combinations(MODALITIES, k) for k in range(1, len(MODALITIES) + 1))
 )
@@ -105,10 +106,14 @@ def read_at(time_s: Times, series: Times, wanted_s: Times) -> Times:
 
     Between known frames it is interpolated, beyond them the nearest holds; NaN if none is known.
     """
-    known = np.isfinite(series[:, 0])
-    if not known.any():
+    known = np.flatnonzero(np.isfinite(series[:, 0]))
+    if len(known) == 0 or len(wanted_s) == 0:
         return np.full((len(wanted_s), series.shape[1]), np.nan)
-    return interpolate(time_s[known], series[known], wanted_s)
+    # Only what lies around is taken: a long series is read in many pieces.
+    known_s = time_s[known]
+    first = max(int(np.searchsorted(known_s, wanted_s.min(), side="right")) - 1, 0)
+    near = known[first : int(np.searchsorted(known_s, wanted_s.max())) + 1]
+    return interpolate(time_s[near], series[near], wanted_s)
 
 
 def answer(model: Network, features: Features, smoothing_s: float = 0.0) -> Times:
@@ -120,7 +125,9 @@ def answer(model: Network, features: Features, smoothing_s: float = 0.0) -> Time
     present = tuple(m for m in MODALITIES if features.observed[m].any())
     if not present:
         return np.full((len(features.time_s), 2), np.nan)
-    va = _answers(model, features, [present])[present]
+    va = np.zeros((len(features.time_s), 2))
+    for core, answers in _answers(model, features, [present]):
+        va[core] = answers[present]
     anything = np.logical_or.reduce([features.observed[m] for m in MODALITIES])
     return smooth(features.time_s, np.where(anything[:, None], va, np.nan), smoothing_s)
 
@@ -134,12 +141,15 @@ def infer(model: Network, features: Features, smoothing_s: float = 0.0) -> Serie
         smoothing_s: half-width of the centred box that was chosen with the model's weights.
     """
     present = [m for m in MODALITIES if features.observed[m].any()]
-    answers = masked(model, features, [s for s in SUBSETS if set(s) <= set(present)])
+    subsets = [s for s in SUBSETS if set(s) <= set(present)]
     time_s = features.time_s
-    anything: Mask = np.logical_or.reduce([features.observed[m] for m in MODALITIES])
-    contributions = np.stack([contribution(answers, m, len(time_s)) for m in MODALITIES], 1)
-    flat = np.where(anything[:, None], contributions.reshape(len(time_s), -1), np.nan)
-    contributions = smooth(time_s, flat, smoothing_s).reshape(contributions.shape)
+    contributions = np.zeros((len(time_s), len(MODALITIES), 2))
+    for core, answers in _masked(model, features, subsets):
+        for k, m in enumerate(MODALITIES):
+            contributions[core, k] = contribution(answers, m, core.stop - core.start)
+    contributions[~np.logical_or.reduce([features.observed[m] for m in MODALITIES])] = np.nan
+    for column in contributions.reshape(len(time_s), -1).T:
+        column[:] = smooth(time_s, column[:, None], smoothing_s)[:, 0]
     return Series(time_s, contributions.sum(1), contributions)
 
 
@@ -153,22 +163,19 @@ def resting(model: Network, neutral: Iterable[Features], smoothing_s: float = 0.
     return tuple((float(valence), float(arousal)) for valence, arousal in mean)
 
 
-def masked(
-    model: Network, features: Features, subsets: list[tuple[str, ...]]
-) -> dict[tuple[str, ...], Times]:
+def masked(model: Network, features: Features, subsets: list[tuple[str, ...]]) -> Answers:
     """Answer every frame (t, 2) as if only a subset of the modalities had been observed.
 
     Where nothing of a subset was observed within reach, its answer is the origin.
     """
-    answers = _answers(model, features, subsets)
-    named = {m for subset in subsets for m in subset}
-    reached = {m: _reached(features.time_s, features.observed[m], model.config) for m in named}
-    for subset, known in answers.items():
-        known[~np.stack([reached[m] for m in subset]).any(0)] = 0.0
-    return answers
+    whole = {subset: np.zeros((len(features.time_s), 2)) for subset in subsets}
+    for core, answers in _masked(model, features, subsets):
+        for subset, va in answers.items():
+            whole[subset][core] = va
+    return whole
 
 
-def contribution(answers: dict[tuple[str, ...], Times], modality: str, t: int) -> Times:
+def contribution(answers: Answers, modality: str, t: int) -> Times:
     """Shapley value (t, 2) of one modality, from the answers of all subsets of what there is."""
     total = np.zeros((t, 2))
     present = {m for subset in answers for m in subset}
@@ -183,11 +190,22 @@ def contribution(answers: dict[tuple[str, ...], Times], modality: str, t: int) -
     return total
 
 
+def _masked(
+    model: Network, features: Features, subsets: list[tuple[str, ...]]
+) -> Iterator[tuple[slice, Answers]]:
+    """Yield what `masked` returns window by window: no more than one window's is held."""
+    named = {m for subset in subsets for m in subset}
+    reached = {m: _reached(features.time_s, features.observed[m], model.config) for m in named}
+    for core, answers in _answers(model, features, subsets):
+        for subset, va in answers.items():
+            va[~np.stack([reached[m][core] for m in subset]).any(0)] = 0.0
+        yield core, answers
+
+
 def _answers(
     model: Network, features: Features, subsets: list[tuple[str, ...]]
-) -> dict[tuple[str, ...], Times]:
-    """Answer every frame (t, 2) from each subset of what was observed."""
-    answers = {subset: np.zeros((len(features.time_s), 2)) for subset in subsets}
+) -> Iterator[tuple[slice, Answers]]:
+    """Yield a window's core and its answers (n, 2) from each subset of what was observed."""
     core_s = core_s_of(model.config)
     for window in windows(features.time_s, core_s, model.config.reach_s) if subsets else ():
         part = slice(window.start, window.stop)
@@ -197,10 +215,8 @@ def _answers(
             for m in MODALITIES
         }
         values = {m: features.values[m][part] for m in MODALITIES}
-        out = model.answers(values, observed, features.time_s[part])
-        for subset, va in zip(subsets, out, strict=True):
-            answers[subset][window.core_start : window.core_stop] = va[core]
-    return answers
+        out = model.answers(values, observed, features.time_s[part])[:, core]
+        yield slice(window.core_start, window.core_stop), dict(zip(subsets, out, strict=True))
 
 
 def _reached(time_s: Times, observed: Mask, config: MavenConfig) -> Mask:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maven import media
 from maven.encoders.base import encode_words
 from maven.faces.detect import CenterFace, FaceDetector
 from maven.faces.track import FaceTrack, main_track
-from maven.observe import Progress, Seen, SeenFace, listen, look, rows_grid
+from maven.observe import Progress, Seen, observe, rows_grid
+from maven.rows import CHUNK_ROWS, Boxes, Person, Rows
 from maven.speech import SpeechSpan
 from maven.timeline import place_words, uniform_grid, within
 from maven.transcribe import Transcriber
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from maven.checkpoint import Model, ModelCard
-    from maven.features import Features, Sampled
+    from maven.checkpoint import Model
+    from maven.features import Features
     from maven.inference import Series
+    from maven.render.summary import Summary
+    from maven.render.tables import Chunk
 
 ACCEPTED_FACES = ("main", "all")
 
@@ -67,7 +70,7 @@ class Analysis:
 
     Attributes:
         media: what the file holds.
-        frames: the long table (see `maven.render.tables.COLUMNS`).
+        rows: what the long table is made of.
         tracks: everyone whose face was seen.
         speech: where speech was heard.
         transcript: the words.
@@ -76,12 +79,29 @@ class Analysis:
     """
 
     media: media.MediaInfo
-    frames: pd.DataFrame
+    rows: Rows
     tracks: tuple[FaceTrack, ...]
     speech: tuple[SpeechSpan, ...]
     transcript: Transcript
     provenance: dict[str, Any]
     notes: tuple[str, ...]
+
+    @cached_property
+    def frames(self) -> pd.DataFrame:
+        """The long table, whole (see `maven.render.tables.COLUMNS`)."""
+        from maven.render.tables import joined
+
+        return joined(self.chunks())
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
+        """Make the long table in chunks of so many rows at most: columns of numpy, by name."""
+        return self.rows.chunks(rows)
+
+    def summary(self) -> Summary:
+        """Sum up the answer in numbers."""
+        from maven.render.summary import summarize
+
+        return summarize(self.chunks(), self.transcript.words)
 
     def plot(self, path: Path | str | None = None, **options: Any) -> Figure:
         """Draw time course and circumplex path, to a PNG when `path` is given."""
@@ -93,15 +113,20 @@ class Analysis:
     def save(
         self,
         folder: Path | str,
-        formats: Sequence[str] = ("csv", "parquet"),
+        formats: Sequence[str] = ("csv",),
         stem: str | None = None,
     ) -> list[Path]:
-        """Write the table (csv, parquet, json, vtt) into a folder; return the files."""
+        """Write the table (csv, parquet, json, vtt) into a folder; return the files.
+
+        Raises:
+            ValueError: an unknown format.
+            TableError: parquet, and pyarrow is not installed.
+        """
         from maven.render.tables import write
 
         target, words = Path(folder), self.transcript.words
         stem = stem or results_stem(self.media.path, target)
-        return write(self.frames, self.provenance, target, stem, formats, words)
+        return write(self.chunks(), self.provenance, target, stem, formats, words)
 
 
 @dataclass(frozen=True)
@@ -152,12 +177,9 @@ def analyze(
         MediaError, TranscriptError, RecogniserError, ModelError, EncoderError: one line each.
         TypeError, ValueError: unknown or invalid settings.
     """
-    import pandas as pd
-
     from maven.checkpoint import load
     from maven.features import Sampled, assemble
     from maven.inference import infer
-    from maven.render.tables import conform
 
     if settings is not None and options:
         raise TypeError(f"settings are given, and {', '.join(options)} beside them")
@@ -171,18 +193,10 @@ def analyze(
     report = progress or (lambda stage, done, total: None)
     notes = []
 
-    seen = None
-    if info.video is None:
-        detector = None
-    else:
-        detector = detector or CenterFace()
-        seen = look(info, model.encoders.visual, detector, settings.rate_hz, report)
+    detector = None if info.video is None else detector or CenterFace()
+    seen, heard, speech = observe(info, model.encoders, detector, settings.rate_hz, report)
     if seen is None or not seen.tracks:
         notes.append("no picture" if seen is None else "no face was seen")
-    heard: Sampled | None = None
-    speech: tuple[SpeechSpan, ...] = ()
-    if info.audio is not None:
-        heard, speech = listen(info, model.encoders.audio, report)
     if not speech:
         notes.append("no sound" if heard is None else "no speech was heard in the sound")
     transcript, missing = transcriber.find(
@@ -207,28 +221,30 @@ def analyze(
         np.zeros((len(words), 1), np.float32),
         grid,
     )
-    masks = within(grid, [(span.start_s, span.end_s) for span in speech]), spoken.mask
+    has_speech = within(grid, [(span.start_s, span.end_s) for span in speech])
     frame_period_s = float(np.median(np.diff(grid))) if len(grid) > 1 else 0.0
-    people = chosen(seen, settings.faces)
-    tables = []
-    for number, track_id in enumerate(people):
-        face = visual = None
+    wanted = chosen(seen, settings.faces)
+    people = []
+    for number, track_id in enumerate(wanted):
+        boxes, visual = Boxes.of(None), None
         if seen is not None and track_id is not None:
-            face = seen.faces[track_id]
-            visual = Sampled(seen.times_s[face.rows], np.stack(face.features))
+            face = seen.faces.pop(track_id)  # no more is kept of it than the rows need
+            boxes, visual = Boxes.of(face), Sampled(seen.times_s[face.encoded_rows], face.features)
+            del face
         features = assemble(network_s, widths, visual, heard, speech, words, text, frame_period_s)
-        series = infer(model.network, features, model.card.smoothing_s).at(grid)
-        person = tabulate(_encodable(info.path.name), track_id, series, face, *masks, model.card)
-        tables.append(person)
+        del visual
+        series = infer(model.network, features, model.card.smoothing_s)
+        people.append(Person(track_id, series, boxes))
         if answered is not None:
-            answered(Answered(track_id, features, series))
-        report("answers", number + 1, len(people))
-    frames = conform(pd.concat(tables, ignore_index=True))
-    if frames["valence"].isna().all():
+            answered(Answered(track_id, features, series.at(grid)))
+        report("answers", number + 1, len(wanted))
+    name, card = _encodable(info.path.name), model.card
+    rows = Rows(name, grid, has_speech, spoken.mask, tuple(people), card.intervals, card.rest)
+    if not rows.answered():
         notes.append("nothing was observed: there is no answer")
     return Analysis(
         info,
-        frames,
+        rows,
         seen.tracks if seen is not None else (),
         tuple(speech),
         transcript,
@@ -243,53 +259,6 @@ def chosen(seen: Seen | None, faces: str) -> list[int | None]:
     if seen is None or main is None:
         return [None]
     return [main.track_id] if faces == "main" else [track.track_id for track in seen.tracks]
-
-
-def tabulate(
-    file: str,
-    track_id: int | None,
-    series: Series,
-    face: SeenFace | None,
-    has_speech: npt.NDArray[np.bool_],
-    has_text: npt.NDArray[np.bool_],
-    card: ModelCard,
-) -> pd.DataFrame:
-    """One person's rows (t) of the long table; what was not observed is NaN."""
-    import pandas as pd
-
-    from maven.circumplex import region, to_polar
-
-    t = len(series.time_s)
-    box = np.full((t, 5), np.nan)
-    if face is not None:
-        box[face.rows, :4], box[face.rows, 4] = np.stack(face.boxes_px), face.scores
-    observed = np.stack((np.isfinite(box[:, 4]), has_speech, has_text), 1)
-    observed &= np.isfinite(series.va[:, :1])  # not what lies just outside the network's grid
-    va = np.where(observed.any(axis=1, keepdims=True), series.va, np.nan)
-    ends = np.full((t, 2), np.nan), np.full((t, 2), np.nan)
-    low, high = ends if card.intervals is None else card.intervals.around(va, observed)
-    weights = series.weights(observed, card.rest)
-    theta, intensity = to_polar(va[:, 0], va[:, 1])
-    columns = {
-        "file": file,
-        "face_id": track_id,
-        "frame": np.arange(t),
-        "time_s": series.time_s,
-        "valence": va[:, 0],
-        "arousal": va[:, 1],
-        "theta": theta,
-        "intensity": intensity,
-        "valence_low": low[:, 0],
-        "valence_high": high[:, 0],
-        "arousal_low": low[:, 1],
-        "arousal_high": high[:, 1],
-        **{f"{name}_weight": weights[:, k] for k, name in enumerate(("visual", "audio", "text"))},
-        **{name: observed[:, k] for k, name in enumerate(("has_face", "has_speech", "has_text"))},
-        **{name: box[:, k] for k, name in enumerate(("face_x", "face_y", "face_w", "face_h"))},
-        "face_score": box[:, 4],
-        "emotion": region(va[:, 0], va[:, 1]),
-    }
-    return pd.DataFrame(columns)
 
 
 def provenance(

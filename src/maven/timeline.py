@@ -18,6 +18,7 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 WORD_GAP_S = 1.0  # between words of one segment further apart than this nothing is said
+BLOCK = 4096  # of a long grid: what is computed of so many times at once is small
 ROUNDING_S = 1e-9  # times this close are the same: they are sums of fractions
 
 
@@ -59,8 +60,11 @@ def place_samples(times_s: Times, values: Floats, grid_s: Times, max_gap_s: floa
     bounds = np.searchsorted(times_s, _edges(grid_s, max_gap_s))
     counts = np.diff(bounds)
     filled = counts > 0
-    sums = np.add.reduceat(values[: bounds[-1]], bounds[:-1][filled], 0, np.float64)
-    out[filled] = sums / counts[filled, None]
+    for cells in np.array_split(np.flatnonzero(filled), len(grid_s) // BLOCK + 1):
+        if len(cells):
+            first, stop = bounds[cells[0]], bounds[cells[-1] + 1]
+            sums = np.add.reduceat(values[first:stop], bounds[cells] - first, 0, np.float64)
+            out[cells] = sums / counts[cells, None]
     after = np.searchsorted(times_s, grid_s)
     inside = ~filled & (after > 0) & (after < len(times_s))
     k = after[inside]
@@ -158,10 +162,13 @@ def smooth(times_s: Times, values: Times, half_width_s: float) -> Times:
     """
     if half_width_s <= 0 or len(values) == 0:
         return values
-    known = np.isfinite(values)
-    sums = np.concatenate((np.zeros((1, values.shape[1])), np.where(known, values, 0).cumsum(0)))
-    counts = np.concatenate((np.zeros((1, values.shape[1])), known.cumsum(0)))
     low = np.searchsorted(times_s, times_s - half_width_s - ROUNDING_S)
     high = np.searchsorted(times_s, times_s + half_width_s + ROUNDING_S)
-    mean = (sums[high] - sums[low]) / np.maximum(counts[high] - counts[low], 1)
-    return np.where(known, mean, np.nan)
+    out = np.full(values.shape, np.nan)
+    for column, smoothed in zip(values.T, out.T, strict=True):  # one at a time: series are long
+        known = np.isfinite(column)
+        sums = np.concatenate(([0.0], np.where(known, column, 0).cumsum()))
+        counts = np.concatenate(([0], known.cumsum()))
+        mean = (sums[high] - sums[low]) / np.maximum(counts[high] - counts[low], 1)
+        smoothed[known] = mean[known]
+    return out

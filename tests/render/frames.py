@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -95,3 +97,10 @@ def speak(duration_s: float, start_s: float = 0.0, per_s: float = 2.6) -> tuple[
     return tuple(
         Word(text[i % len(text)], float(t), float(t) + 0.3, i // 9) for i, t in enumerate(starts)
     )
+
+
+def cut(frame: pd.DataFrame, rows: int) -> Iterator[tables.Chunk]:
+    """Cut a table into chunks of so many rows at most."""
+    for chunk in tables.chunks_of(frame):
+        for start in range(0, len(chunk["frame"]), rows):
+            yield {name: values[start : start + rows] for name, values in chunk.items()}

@@ -20,7 +20,7 @@ from maven.render.summary import (
 )
 from maven.transcript import Word
 
-from .frames import nothing, person, speak, without
+from .frames import cut, nothing, person, speak, without
 
 
 def printed(frame: pd.DataFrame, words: tuple[Word, ...] = (), width: int = 80) -> str:
@@ -102,6 +102,31 @@ def test_peaks_are_far_apart_highest_first_and_contain_the_highest(
     assert (np.diff(height[found]) <= 0).all()
     if np.isfinite(height).any():
         assert found[0] == np.nanargmax(height)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, float("nan")]), max_size=40),
+    st.lists(st.sampled_from([0.5, 1.0, 2.0, 2.5]), min_size=40, max_size=40),
+)
+def test_peaks_are_those_of_their_definition(heights: list[float], steps: list[float]) -> None:
+    height, time_s = np.array(heights, dtype=float), np.cumsum(steps)[: len(heights)]
+    expected = set()
+    for i, (t, h) in enumerate(zip(time_s, heights, strict=True)):
+        near = [
+            (u, g)
+            for u, g in zip(time_s, heights, strict=True)
+            if abs(u - t) <= MOMENT_GAP_S and not np.isnan(g)
+        ]
+        if all(g < h for u, g in near if u < t) and all(g <= h for _, g in near):
+            expected |= {i} if not np.isnan(h) else set()
+    assert set(peaks(time_s, height, MOMENT_GAP_S)) == expected
+
+
+@pytest.mark.parametrize("rows", [1, 9, 10**6])
+def test_chunks_are_summed_up_as_the_whole(rows: int) -> None:
+    both = pd.concat([person(1), without(person(4, seed=2), slice(0, 50), "face", "answer")])
+    for frame in (both, nothing()):
+        assert summarize(cut(frame, rows), speak(8)) == summarize(frame, speak(8))
 
 
 def test_a_plateau_has_one_peak() -> None:

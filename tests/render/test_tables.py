@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from maven.render import tables
 
-from .frames import nothing, person, speak, without
+from .frames import cut, nothing, person, speak, without
 
 PROVENANCE = {"model": "mini", "sha256": "ab" * 32, "version": "0.1.0", "note": "a --> b\n\nc"}
 FORMATS_MD = (
@@ -175,6 +177,84 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         tables.write(person(), {"a": float("nan")}, tmp_path, "x", ["json"])
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
     assert (tmp_path / "x.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("rows", [1, 7, 200, 1000])
+def test_where_a_table_is_cut_changes_no_file(
+    gappy: pd.DataFrame, tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "GROUP_ROWS", 150)
+    formats, words = ("csv", "json", "vtt", "parquet"), speak(8)
+    *texts, parquet = tables.write(gappy, PROVENANCE, tmp_path, "whole", formats, words)
+    chunks = cut(gappy, rows)
+    *others, in_groups = tables.write(chunks, PROVENANCE, tmp_path, "cut", formats, words)
+    for one, other in zip(texts, others, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert pq.read_table(parquet).equals(pq.read_table(in_groups), check_metadata=True)
+    sizes = pq.ParquetFile(in_groups).metadata
+    groups = [sizes.row_group(k).num_rows for k in range(sizes.num_row_groups)]
+    assert sum(groups) == 400
+    assert all(150 <= size < 150 + rows for size in groups[:-1])
+
+
+def test_csv_is_what_pandas_writes(gappy: pd.DataFrame, tmp_path: Path) -> None:
+    gappy.loc[3, "file"] = 'x, "y"\n.mp4'
+    gappy.loc[4, ["valence", "arousal", "theta"]] = [-0.0, 1e-300, 123456789.123]
+    (path,) = tables.write(gappy, {}, tmp_path, "x", ["csv"])
+    expected = gappy.to_csv(index=False, float_format="%.8g", lineterminator="\n")
+    assert path.read_text(encoding="utf-8") == expected
+
+
+def test_chunks_and_the_whole_table_are_the_same(gappy: pd.DataFrame) -> None:
+    for frame in (gappy, nothing()):
+        joined = tables.joined(cut(frame, 33))
+        pd.testing.assert_frame_equal(joined, frame, check_exact=True)
+
+
+WITHOUT_PYARROW = """
+import sys
+from pathlib import Path
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pyarrow":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Blocked())
+from maven.render import tables
+folder = Path(sys.argv[1])
+frame = tables.read(folder / "with.csv")
+assert {str(frame[name].dtype) for name in ("file", "emotion")} == {"string"}
+tables.write(frame, {}, folder, "without", ["csv", "json", "vtt"])
+tables.check_formats(["csv"])
+for ask in (
+    lambda: tables.check_formats(["csv", "parquet"]),
+    lambda: tables.write(frame, {}, folder / "new", "x", ["csv", "parquet"]),
+    lambda: tables.read(folder / "with.parquet"),
+):
+    try:
+        ask()
+    except tables.TableError as error:
+        assert str(error) == "Parquet needs pyarrow: pip install 'maven[parquet]'", error
+    else:
+        raise AssertionError("not refused")
+assert not (folder / "new").exists()
+"""
+
+
+def test_without_pyarrow_there_is_all_but_parquet(gappy: pd.DataFrame, tmp_path: Path) -> None:
+    read_back = tables.read(tables.write(gappy, {}, tmp_path, "with", ["csv", "parquet"])[0])
+    tables.write(read_back, {}, tmp_path, "with", ["csv", "json", "vtt"])
+    subprocess.run([sys.executable, "-c", WITHOUT_PYARROW, tmp_path], check=True)
+    for ending in ("csv", "json", "vtt"):
+        one, other = (tmp_path / f"{stem}.{ending}" for stem in ("with", "without"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_formats_are_checked_before_the_work() -> None:
+    tables.check_formats(list(tables.WRITERS))
+    with pytest.raises(ValueError, match=r"'xlsx'; accepted: csv, parquet, json, vtt"):
+        tables.check_formats(["csv", "xlsx"])
 
 
 def test_other_columns_are_refused() -> None:

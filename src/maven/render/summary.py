@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maven.render import tables
-from maven.render.tables import Floats
+from maven.render.tables import Chunk, Floats
+from maven.timeline import Mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,8 @@ MOMENTS = 3  # strongest moments a person
 MOMENT_GAP_S = 2.0
 REGIONS = 5  # named regions printed a person; the rest is summed
 WORDS_AROUND_S = 1.5
+USED = ("time_s", "frame", "valence", "arousal", "intensity", "region",
+        "has_face", "has_speech", "has_text")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,32 @@ class Summary:
     people: tuple[Person, ...]
 
 
-def summarize(frame: pd.DataFrame, words: Sequence[Word] = ()) -> Summary:
-    """Sum up a table of results; every mean and share weighs a frame by how long it lasts."""
-    people = tuple(_person(name, rows, words) for name, rows in tables.people(frame))
-    start_s, end_s = tables.limits_s(frame) if len(frame) else (0.0, 0.0)
-    file = str(frame["file"].iloc[0]) if len(frame) else ""
-    return Summary(file, start_s, end_s, len(words), people)
+def summarize(table: pd.DataFrame | Iterable[Chunk], words: Sequence[Word] = ()) -> Summary:
+    """Sum up a table of results; every mean and share weighs a frame by how long it lasts.
+
+    Args:
+        table: whole, or in chunks, of which a few columns of one person at a time are held.
+        words: of the clip.
+    """
+    file = ""
+    people: list[Person] = []
+    limits_s: list[tuple[float, float]] = []
+    regions: dict[str | None, int] = {}  # their numbers
+
+    def numbered() -> Iterator[Chunk]:
+        nonlocal file
+        for chunk in tables.chunks_of(table):
+            file = file or str(chunk["file"][0])
+            numbers = [regions.setdefault(name, len(regions)) for name in chunk["emotion"]]
+            yield {**chunk, "region": np.array(numbers, np.uint8)}
+
+    for name, rows in tables.courses(numbered(), USED):
+        weight_s = tables.durations_s(rows)
+        people.append(_person(name, rows, weight_s, list(regions), words))
+        limits_s.append((float(rows["time_s"][0]), float(rows["time_s"][-1] + weight_s[-1])))
+    start_s = min((start_s for start_s, _ in limits_s), default=0.0)
+    end_s = max((end_s for _, end_s in limits_s), default=0.0)
+    return Summary(file, start_s, end_s, len(words), tuple(people))
 
 
 def peaks(time_s: Floats, height: Floats, gap_s: float) -> list[int]:
@@ -95,12 +118,15 @@ def peaks(time_s: Floats, height: Floats, gap_s: float) -> list[int]:
     """
     seen = np.flatnonzero(np.isfinite(height))
     t, h = time_s[seen], height[seen]
-    first = np.searchsorted(t, t - gap_s, side="left")
-    last = np.searchsorted(t, t + gap_s, side="right")
+    rises = np.ones(len(t), bool)  # the others are none: in a long course, most
+    rises[1:] = (h[1:] > h[:-1]) | (t[:-1] < t[1:] - gap_s)
+    tried = np.flatnonzero(rises)
+    first = np.searchsorted(t, t[tried] - gap_s, side="left")
+    last = np.searchsorted(t, t[tried] + gap_s, side="right")
     found = [
         i
-        for i in range(len(t))
-        if h[first[i] : i].max(initial=-np.inf) < h[i] >= h[i : last[i]].max()
+        for i, low, high in zip(tried, first, last, strict=True)
+        if h[low:i].max(initial=-np.inf) < h[i] >= h[i:high].max()
     ]
     return [int(seen[i]) for i in sorted(found, key=lambda i: -h[i])]
 
@@ -111,31 +137,30 @@ def words_around(words: Sequence[Word], time_s: float) -> str:
     return " ".join(word.text.strip() for word in words if word.end_s > low and word.start_s < high)
 
 
-def _person(name: str, rows: pd.DataFrame, words: Sequence[Word]) -> Person:
-    weight_s = tables.durations_s(rows)
-    time_s, valence, arousal, intensity = (
-        rows[column].to_numpy(np.float64)
-        for column in ("time_s", "valence", "arousal", "intensity")
+def _person(
+    name: str, rows: Chunk, weight_s: Floats, regions: Sequence[str | None], words: Sequence[Word]
+) -> Person:
+    time_s, valence, arousal, intensity, region = (
+        rows[column] for column in ("time_s", "valence", "arousal", "intensity", "region")
     )
-    named = rows["emotion"].notna().to_numpy(bool)
-    emotion = rows["emotion"].astype(object).to_numpy()
     moments = [
         Moment(
             time_s=float(time_s[i]),
             valence=float(valence[i]),
             arousal=float(arousal[i]),
             intensity=float(intensity[i]),
-            emotion=str(emotion[i]),
+            emotion=str(regions[region[i]]),
             words=words_around(words, float(time_s[i])),
         )
         for i in peaks(time_s, intensity, MOMENT_GAP_S)[:MOMENTS]
     ]
     named_s = {
-        str(region): float(weight_s[named][emotion[named] == region].sum())
-        for region in dict.fromkeys(emotion[named])
+        str(regions[k]): float(weight_s[region == k].sum())
+        for k in dict.fromkeys(region.tolist())
+        if regions[k] is not None
     }
     all_named_s = sum(named_s.values())
-    shares = {region: s / all_named_s for region, s in named_s.items()}
+    shares = {name_of: s / all_named_s for name_of, s in named_s.items()}
     return Person(
         name=name,
         seconds=float(weight_s.sum()),
@@ -157,8 +182,8 @@ def _spread(values: Floats, weight_s: Floats) -> Spread | None:
     return Spread(mean, float(values[seen].min()), float(values[seen].max()))
 
 
-def _share(observed: pd.Series[bool], weight_s: Floats) -> float:
-    return float(weight_s[observed.to_numpy(bool)].sum() / weight_s.sum())
+def _share(observed: Mask, weight_s: Floats) -> float:
+    return float(weight_s[observed].sum() / weight_s.sum())
 
 
 def print_summary(summary: Summary, console: Console) -> None:

@@ -1,21 +1,26 @@
 """The long table: its schema, and its files (CSV, Parquet, JSON, WebVTT).
 
 One row per face track and grid frame. `COLUMNS` is the only place where the schema is written.
+Files are written from chunks of the table, so that it is never held whole; pandas is only needed
+where somebody wants it whole.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from maven import circumplex
 from maven.files import whole
+from maven.render.subtitles import Course, subtitles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +28,20 @@ if TYPE_CHECKING:
     from maven.transcript import Word
 
 Provenance = Mapping[str, Any]
+# Columns (n,) by name, of one person, in order of time: "string" and the face's number as objects,
+# None for null, others as numpy has them, NaN for null. Of a table cut into chunks, those of one
+# person follow each other, people in order of their numbers.
+Chunk = Mapping[str, npt.NDArray[Any]]
+Add = Callable[[Chunk], None]
 Floats = npt.NDArray[np.float64]
 
 VOICE = "Voice"  # the person of a clip in which no face was ever seen
-CUE_S = 0.5  # one subtitle cue: long enough to be read, short enough to follow a face
+GROUP_ROWS = 20_000  # of Parquet: few make a large file, many are held until they are written
 DIGITS = 8  # significant digits in text files: more than a float32 holds
+
+
+class TableError(Exception):
+    """A kind of file that this installation cannot write or read; the message is one line."""
 
 
 class Column(NamedTuple):
@@ -84,25 +98,74 @@ def conform(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def joined(chunks: Iterable[Chunk]) -> pd.DataFrame:
+    """Return the whole table of its chunks, at least one."""
+    import pandas as pd
+
+    parts = list(chunks)
+    return conform(
+        pd.DataFrame({name: np.concatenate([c[name] for c in parts]) for name in COLUMNS})
+    )
+
+
+def chunks_of(table: pd.DataFrame | Iterable[Chunk]) -> Iterator[Chunk]:
+    """Cut a table of pandas by person; chunks are what they are.
+
+    Raises:
+        ValueError: columns are missing, unknown or in another order.
+    """
+    if not hasattr(table, "groupby"):  # else pandas
+        yield from table
+        return
+    for _, rows in people(conform(cast("pd.DataFrame", table))):
+        chunk = {}
+        for name, column in rows.items():
+            if name == "face_id" or COLUMNS[str(name)].dtype == "string":
+                column = column.astype(object).where(column.notna(), None)
+            chunk[str(name)] = column.to_numpy(np.int64 if name == "frame" else None)
+        yield chunk
+
+
+def courses(chunks: Iterable[Chunk], names: Sequence[str]) -> Iterator[tuple[str, Chunk]]:
+    """Yield (name, some columns of all their rows) for each person, as `people` does.
+
+    The columns hold numbers.
+    """
+    for face_id, parts in groupby(chunks, key=lambda chunk: chunk["face_id"][0]):
+        grown = {name: bytearray() for name in names}  # arrays to be joined would be held twice
+        kinds = {}
+        for part in parts:
+            for name in names:
+                kinds[name] = part[name].dtype
+                grown[name] += part[name].tobytes()
+        yield _name(face_id), {n: np.frombuffer(grown[n], kinds[n]) for n in names}
+
+
 def people(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield (name, rows in order of time) for each face track; `VOICE` where no face was seen."""
     import pandas as pd
 
     for face_id, rows in frame.groupby("face_id", dropna=False, sort=True):
-        name = VOICE if pd.isna(face_id) else f"Person {face_id!s}"
-        yield name, rows.sort_values("time_s", kind="stable")
+        yield (
+            _name(None if pd.isna(face_id) else face_id),
+            rows.sort_values("time_s", kind="stable"),
+        )
 
 
-def durations_s(rows: pd.DataFrame) -> Floats:
+def _name(face_id: object) -> str:
+    return VOICE if face_id is None else f"Person {face_id!s}"
+
+
+def durations_s(rows: pd.DataFrame | Chunk) -> Floats:
     """Return how long each row of one person lasts, (t,) seconds.
 
     A row lasts until the next grid frame, also where rows are missing after it: the step to the
     next row over the number of grid frames between. The last row takes the median of the others.
     """
-    time_s = rows["time_s"].to_numpy(np.float64)
+    time_s = np.asarray(rows["time_s"], np.float64)
     if len(time_s) < 2:
         return np.full(len(time_s), 0.04)  # one frame at 25 fps
-    grid_frame = rows["frame"].to_numpy(np.int64)
+    grid_frame = np.asarray(rows["frame"], np.int64)
     step_s = np.diff(time_s) / np.maximum(np.diff(grid_frame), 1)
     return np.append(step_s, np.median(step_s))
 
@@ -113,8 +176,22 @@ def limits_s(frame: pd.DataFrame) -> tuple[float, float]:
     return float(frame["time_s"].min()), max(ends_s)
 
 
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse what `write` could not write: before the work rather than after it.
+
+    Raises:
+        ValueError: a format is not one of `WRITERS`.
+        TableError: Parquet, and pyarrow is not installed.
+    """
+    for name in formats:
+        if name not in WRITERS:
+            raise ValueError(f"unknown table format {name!r}; accepted: {', '.join(WRITERS)}")
+    if "parquet" in formats:
+        _check_pyarrow()
+
+
 def write(
-    frame: pd.DataFrame,
+    table: pd.DataFrame | Iterable[Chunk],
     provenance: Provenance,
     folder: Path,
     stem: str,
@@ -125,22 +202,24 @@ def write(
 
     Each file is written beside its place and renamed, so that it is whole or not there.
     Provenance travels in Parquet (schema metadata, key b"maven"), JSON and WebVTT (a NOTE); the
-    CSV is the table alone. `words` go into the JSON.
+    CSV is the table alone. `words` go into the JSON. Of chunks no more than one is held, but for
+    the few columns that subtitles are made of.
 
     Raises:
-        ValueError: a format is not one of `WRITERS`, or the table has other columns.
+        ValueError, TableError: as `check_formats`; or the table has other columns.
     """
-    unknown = [name for name in formats if name not in WRITERS]
-    if unknown:
-        raise ValueError(f"unknown table format {unknown[0]!r}; accepted: {', '.join(WRITERS)}")
-    table = conform(frame)
+    check_formats(formats)
+    chunks, head = chunks_of(table), Head(provenance, words)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name in formats:
-        path = folder / f"{stem}.{name}"
-        with whole(path) as part:
-            WRITERS[name](table, provenance, words, part)
-        paths.append(path)
+    paths = [folder / f"{stem}.{name}" for name in formats]
+    with ExitStack() as files:
+        adds = [
+            files.enter_context(WRITERS[name](files.enter_context(whole(path)), head))
+            for name, path in zip(formats, paths, strict=True)
+        ]
+        for chunk in chunks:
+            for add in adds:
+                add(chunk)
     return paths
 
 
@@ -149,14 +228,17 @@ def read(path: Path) -> pd.DataFrame:
 
     Raises:
         ValueError: another kind of file, or other columns.
+        TableError: Parquet, and pyarrow is not installed.
     """
     import pandas as pd
-    import pyarrow.parquet
 
     if path.suffix == ".csv":
         # Only the empty field is null: a file may be called NA.
         frame = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
     elif path.suffix == ".parquet":
+        _check_pyarrow()
+        import pyarrow.parquet
+
         # Straight from the file: pandas would take the partitions in a folder's name for columns.
         frame = pyarrow.parquet.ParquetFile(path).read().to_pandas()
     else:
@@ -164,15 +246,42 @@ def read(path: Path) -> pd.DataFrame:
     return conform(frame)
 
 
-def _write_csv(
-    frame: pd.DataFrame, provenance: Provenance, words: Sequence[Word], path: Path
-) -> None:
-    frame.to_csv(path, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+def _check_pyarrow() -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise TableError("Parquet needs pyarrow: pip install 'maven[parquet]'") from None
 
 
-def _write_parquet(
-    frame: pd.DataFrame, provenance: Provenance, words: Sequence[Word], path: Path
-) -> None:
+@dataclass(frozen=True)
+class Head:
+    """What a file says beside its rows."""
+
+    provenance: Provenance
+    words: Sequence[Word]
+
+
+@contextmanager
+def _csv(path: Path, head: Head) -> Iterator[Add]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        number = f"%.{DIGITS}g"
+
+        def add(chunk: Chunk) -> None:
+            columns = []
+            for name, (dtype, _, _) in COLUMNS.items():
+                values = chunk[name].tolist()
+                if dtype == "float64":
+                    values = ["" if x != x else number % x for x in values]
+                columns.append(values)
+            writer.writerows(zip(*columns, strict=True))
+
+        yield add
+
+
+@contextmanager
+def _parquet(path: Path, head: Head) -> Iterator[Add]:
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -186,61 +295,76 @@ def _write_parquet(
         pa.field(name, types[dtype], metadata={"unit": unit, "meaning": meaning})
         for name, (dtype, unit, meaning) in COLUMNS.items()
     ]
-    schema = pa.schema(fields, metadata={b"maven": json.dumps(dict(provenance)).encode()})
-    # from_pandas: NaN becomes null.
-    arrays = [pa.array(frame[field.name], field.type, from_pandas=True) for field in fields]
-    pa.parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="zstd")
+    schema = pa.schema(fields, metadata={b"maven": json.dumps(dict(head.provenance)).encode()})
+    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        waiting: list[pa.Table] = []
+
+        def flush() -> None:
+            writer.write_table(pa.concat_tables(waiting).combine_chunks())
+            waiting.clear()
+
+        def add(chunk: Chunk) -> None:
+            # from_pandas: NaN becomes null.
+            arrays = [pa.array(chunk[f.name], f.type, from_pandas=True) for f in fields]
+            waiting.append(pa.Table.from_arrays(arrays, schema=schema))
+            if sum(table.num_rows for table in waiting) >= GROUP_ROWS:
+                flush()
+
+        yield add
+        if waiting:
+            flush()
 
 
-def _write_json(
-    frame: pd.DataFrame, provenance: Provenance, words: Sequence[Word], path: Path
-) -> None:
+@contextmanager
+def _json(path: Path, head: Head) -> Iterator[Add]:
     columns = {
         name: {"dtype": dtype, "unit": unit, "meaning": meaning}
         for name, (dtype, unit, meaning) in COLUMNS.items()
     }
-    head = {
-        "provenance": dict(provenance),
-        "words": [asdict(word) for word in words],
+    first = {
+        "provenance": dict(head.provenance),
+        "words": [asdict(word) for word in head.words],
         "columns": columns,
     }
-    # One row a line: a table of an hour is still readable, and two of them can be compared.
-    rows = ",\n".join(_dumps(row) for row in _records(frame))
-    path.write_text(f'{_dumps(head)[:-1]},\n"rows": [\n{rows}\n]}}\n', encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        # One row a line: a table of an hour is still readable, and two of them can be compared.
+        file.write(f'{_dumps(first)[:-1]},\n"rows": [\n')
+        between = ""
+
+        def add(chunk: Chunk) -> None:
+            nonlocal between
+            for row in _records(chunk):
+                file.write(between + _dumps(row))
+                between = ",\n"
+
+        yield add
+        file.write("\n]}\n")
 
 
-def _write_vtt(
-    frame: pd.DataFrame, provenance: Provenance, words: Sequence[Word], path: Path
-) -> None:
-    lines: dict[int, list[str]] = {}
-    end_s = 0.0
-    for name, rows in people(frame):
-        time_s = rows["time_s"].to_numpy(np.float64)
-        last_s = time_s + durations_s(rows)
-        end_s = max(end_s, float(last_s.max(initial=0.0)))
-        cue = np.floor(time_s / CUE_S).astype(int)
-        valence = rows["valence"].to_numpy(np.float64)
-        arousal = rows["arousal"].to_numpy(np.float64)
-        answered = np.isfinite(valence) & np.isfinite(arousal) & (cue >= 0)
-        for k in np.unique(cue[answered]):
-            v, a = (x[answered & (cue == k)].mean() for x in (valence, arousal))
-            region = circumplex.region(v, a).item()
-            lines.setdefault(int(k), []).append(f"{name}: {region}  v {v:+.2f} a {a:+.2f}")
-    # A NOTE ends at the first blank line and must not hold the arrow; JSON has neither newline.
-    short = {k: v for k, v in provenance.items() if not isinstance(v, dict | list | tuple)}
-    blocks = ["WEBVTT", f"NOTE\n{_dumps(short)}".replace("-->", "->")]
-    for k in sorted(lines):
-        start, end = _clock(k * CUE_S), _clock(min((k + 1) * CUE_S, end_s))
-        if start < end:
-            blocks.append("\n".join([f"{start} --> {end}", *lines[k]]))
-    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+@contextmanager
+def _vtt(path: Path, head: Head) -> Iterator[Add]:
+    names = ("time_s", "frame", "valence", "arousal")
+    kept: list[Chunk] = []
+
+    def add(chunk: Chunk) -> None:
+        first = {"face_id": chunk["face_id"][:1]}
+        kept.append(first | {name: chunk[name] for name in names})
+
+    yield add
+    people = (
+        Course(name, rows["time_s"], rows["time_s"] + durations_s(rows), rows["valence"],
+               rows["arousal"])
+        for name, rows in courses(kept, names)
+    )  # fmt: skip
+    short = {k: v for k, v in head.provenance.items() if not isinstance(v, dict | list | tuple)}
+    path.write_text(subtitles(people, _dumps(short)), encoding="utf-8")
 
 
-WRITERS: dict[str, Callable[[pd.DataFrame, Provenance, Sequence[Word], Path], None]] = {
-    "csv": _write_csv,
-    "parquet": _write_parquet,
-    "json": _write_json,
-    "vtt": _write_vtt,
+WRITERS: dict[str, Callable[[Path, Head], AbstractContextManager[Add]]] = {
+    "csv": _csv,
+    "parquet": _parquet,
+    "json": _json,
+    "vtt": _vtt,
 }
 
 
@@ -248,21 +372,12 @@ def _dumps(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _records(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _records(chunk: Chunk) -> Iterator[dict[str, Any]]:
     columns = []
     for name, (dtype, _, _) in COLUMNS.items():
-        values = frame[name].astype(object).where(frame[name].notna(), None).tolist()
+        values = chunk[name].tolist()
         if dtype == "float64":
-            values = [None if x is None else float(f"{x:.{DIGITS}g}") for x in values]
+            values = [None if x != x else float(f"{x:.{DIGITS}g}") for x in values]
         columns.append(values)
     for row in zip(*columns, strict=True):
         yield dict(zip(COLUMNS, row, strict=True))
-
-
-def _clock(time_s: float) -> str:
-    """Write a time as WebVTT does, hh:mm:ss.mmm."""
-    milliseconds = round(time_s * 1000)
-    seconds, milliseconds = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{seconds:02d}.{milliseconds:03d}"
