@@ -57,43 +57,60 @@ class Nearness:
     """Which frames lie near which: blocks of `c` frames, each with the `s` frames around it.
 
     Attributes:
-        block: frames in a block, `c`; s is 3 c, or c where one block holds all frames.
+        block: frames in a block, `c`.
+        alone: whether the one block holds all frames, so that s is c; else s is 3 c.
         within: (b, n, c, s) bool.
         basis: (b, n, c, s, 2 KNOTS + 1), where a signed distance in time falls between the bias's
             knots: two numbers that sum to 1; None without a time bias.
     """
 
     block: int
+    alone: bool
     within: Tensor
     basis: Tensor | None
 
     @staticmethod
-    def of(time_s: Tensor, radius_s: float | None, time_bias: bool = True) -> Nearness:
-        """Compare monotone frame times (b, t); b may be 1 for a batch that shares one grid."""
+    def of(
+        time_s: Tensor, radius_s: float | None, time_bias: bool = True, block: int | None = None
+    ) -> Nearness:
+        """Compare monotone frame times (b, t); b may be 1 for a batch that shares one grid.
+
+        Args:
+            time_s: seconds.
+            radius_s: how far a frame sees; None: everywhere.
+            time_bias: whether to say where distances fall between the bias's knots.
+            block: frames that a radius spans at most, where that is known; nothing then depends on
+                the times' values or their number but the result, as an exported graph needs it.
+        """
         t = time_s.shape[1]
-        block = t if radius_s is None else _block(time_s, radius_s)
-        near = Nearness(block, torch.empty(0), None)
+        if radius_s is None:
+            size, alone = t, True
+        else:
+            size = _block(time_s, radius_s) if block is None else block
+            alone = block is None and size >= t
+        near = Nearness(size, alone, torch.empty(0), None)
         own, others = near.queries(time_s[..., None]), near.keys(time_s[..., None])
         real = near.keys(torch.ones_like(time_s[:1, :, None], dtype=torch.bool))[..., 0]
         distance_s = others.transpose(-1, -2) - own  # (b, n, c, s)
         within = real[:, :, None].expand_as(distance_s)
         if radius_s is None:
-            return Nearness(block, within, None)
+            return Nearness(size, alone, within, None)
         within = within & (distance_s.abs() <= radius_s + SLACK_S)
-        if not time_bias:
-            return Nearness(block, within, None)
-        return Nearness(block, within, time_basis(distance_s, radius_s))
+        basis = time_basis(distance_s, radius_s) if time_bias else None
+        return Nearness(size, alone, within, basis)
 
     def queries(self, x: Tensor) -> Tensor:
         """Cut (b, t, d) into blocks (b, n, c, d), the last one padded."""
+        if self.alone:
+            return x[:, None]
         b, t, d = x.shape
-        n = -(-t // self.block)
+        n = (t + self.block - 1) // self.block  # ONNX rounds quotients towards zero
         return F.pad(x, (0, 0, 0, n * self.block - t)).view(b, n, self.block, d)
 
     def keys(self, x: Tensor) -> Tensor:
         """Gather what lies around each block, (b, t, d) -> (b, n, s, d), padded at the ends."""
         own = self.queries(x)
-        if own.shape[1] == 1:
+        if self.alone:
             return own
         wide = F.pad(own, (0, 0, 0, 0, 1, 1))
         return torch.cat((wide[:, :-2], wide[:, 1:-1], wide[:, 2:]), 2)

@@ -2,7 +2,9 @@
 
 config.json holds the network's configuration, the encoders it was trained on, the smoothing chosen
 with its weights, its intervals, and where it comes from. Encoder sources are hub ids, or paths
-relative to the folder.
+relative to the folder. With, or instead of, the weights of the network and of embedded encoders of
+face and voice, the folder may hold their graphs (`onnx/`, see `maven.portable`), which need no
+torch.
 """
 
 from __future__ import annotations
@@ -17,17 +19,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maven.config import MODALITIES, MavenConfig, config_from
-from maven.encoders.build import EncoderSpec
+from maven.encoders.build import EncoderSpec, build
 from maven.files import whole
 from maven.intervals import Intervals
-from maven.model import Maven
+from maven.portable import GRAPHS, GraphError, portable, read_folder
 
 if TYPE_CHECKING:
     from maven.encoders.base import Encoders
+    from maven.model import Maven
+    from maven.portable import OnnxNetwork
 
 MINI_FOLDER = Path(__file__).parent / "weights" / "mini"
 MODELS_VARIABLE = "MAVEN_MODELS"  # a folder of model folders, found by name
-FETCHED = ("*.json", "*.safetensors", "*.txt", "*.md", "LICENSE*")  # of a hub's model: no pickle
+RUNTIMES = ("auto", "onnx", "torch")
+# Of a hub's model: no pickle
+FETCHED = ("*.json", "*.safetensors", "*.onnx", "*.txt", "*.md", "LICENSE*")
 
 
 class ModelError(Exception):
@@ -72,13 +78,15 @@ class Model:
         encoders: frozen, on `device`.
         weights_hash: sha256 of the network's weights file.
         device: "cpu" or "cuda[:N]".
+        runtime: "onnx" or "torch".
     """
 
     card: ModelCard
-    network: Maven
+    network: Maven | OnnxNetwork
     encoders: Encoders
     weights_hash: str
     device: str
+    runtime: str
 
 
 def save(network: Maven, card: ModelCard, folder: Path) -> None:
@@ -232,15 +240,22 @@ def load_network(
     """Load a model's network alone, for features that are there already; arguments as in `load`.
 
     Raises:
-        ModelError: there is no such model, or its files do not fit together.
+        ModelError: there is no such model, its files do not fit together, or torch is missing.
     """
+    folder = fetch(str(name), offline)
+    return _network(folder, read_card(folder), choose_device(device))
+
+
+def _network(folder: Path, card: ModelCard, device: str) -> Network:
+    need_torch(card.name)
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    folder = fetch(str(name), offline)
-    card = read_card(folder)
-    device = choose_device(device)
+    from maven.model import Maven
+
     path = folder / "model.safetensors"
+    if not path.exists() and (folder / GRAPHS["network"]).exists():
+        raise ModelError(f"{folder} holds an exported model, without {path.name}: --runtime onnx")
     try:
         content = path.read_bytes()
         tensors = {k: v.float() for k, v in from_bytes(content).items()}
@@ -254,31 +269,79 @@ def load_network(
     return Network(card, network.to(device).eval(), weights_hash, folder, device)
 
 
-def load(name: str | Path = "mini", *, device: str = "auto", offline: bool = False) -> Model:
+def load(
+    name: str | Path = "mini",
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    runtime: str = "auto",
+    threads: int | None = None,
+) -> Model:
     """Load a model by name, folder or hub id.
 
     Args:
         name: "mini" (in the package), "paper", a model folder, or a hub id (owner/name).
         device: "auto" (a GPU when there is one), "cpu" or "cuda[:N]".
         offline: never fetch anything.
+        runtime: "onnx" (onnxruntime on the processor), "torch", or "auto": onnx where the folder
+            has graphs of all that needs one, and `device` is auto or cpu.
+        threads: that one pass through a network may use; None for what the runtime thinks best.
+            With torch it holds for the whole process.
 
     Raises:
-        ModelError: there is no such model, or its files do not fit together.
+        ModelError: there is no such model, its files do not fit together, or it does not run so.
         EncoderError: an encoder cannot be built.
     """
-    from maven.encoders.build import build
+    if runtime not in RUNTIMES:
+        raise ModelError(f"no runtime {runtime}; accepted: {', '.join(RUNTIMES)}")
+    folder = fetch(str(name), offline)
+    card = read_card(folder)
+    graphs = portable(folder, card.encoders)
+    if runtime == "auto":
+        runtime = "onnx" if graphs and device in ("auto", "cpu") else "torch"
+    if runtime == "onnx":
+        if device not in ("auto", "cpu"):
+            raise ModelError(f"the runtime onnx runs on the processor; got the device {device}")
+        if not graphs:
+            raise ModelError(
+                f"{folder} lacks graphs for the runtime onnx: `maven export` makes them"
+                " for models with mini's encoders"
+            )
+        try:
+            made = read_folder(folder, card.config, card.encoders, threads)
+        except GraphError as error:
+            raise ModelError(str(error)) from error
+        model = Model(card, made.network, made.encoders, made.weights_hash, "cpu", runtime)
+    else:
+        found = _network(folder, card, choose_device(device))
+        if threads is not None:
+            import torch
 
-    found = load_network(name, device=device, offline=offline)
-    card = found.card
-    encoders = build(card.encoders, folder=found.folder, device=found.device, offline=offline)
+            torch.set_num_threads(threads)
+        encoders = build(card.encoders, folder=folder, device=found.device, offline=offline)
+        model = Model(card, found.network, encoders, found.weights_hash, found.device, runtime)
     for modality in MODALITIES:
-        wanted, width = card.config.input_width(modality), getattr(encoders, modality).width
+        wanted, width = card.config.input_width(modality), getattr(model.encoders, modality).width
         if width != wanted:
             raise ModelError(
-                f"{found.folder} does not fit together: its network takes {wanted} {modality}"
+                f"{folder} does not fit together: its network takes {wanted} {modality}"
                 f" features, its encoder gives {width}"
             )
-    return Model(card, found.network, encoders, found.weights_hash, found.device)
+    return model
+
+
+def need_torch(name: str) -> None:
+    """Refuse to go on without torch.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ModelError(
+            f"{name} needs torch, which is not installed: pip install 'maven[torch]'"
+        ) from error
 
 
 def choose_device(device: str) -> str:
@@ -287,12 +350,16 @@ def choose_device(device: str) -> str:
     Raises:
         ModelError: no such device.
     """
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        gpus = 0
+    else:
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if gpus else "cpu"
     cuda = re.fullmatch(r"cuda(?::(\d{1,4}))?", device)
-    if device != "cpu" and not (cuda and int(cuda[1] or 0) < torch.cuda.device_count()):
+    if device != "cpu" and not (cuda and int(cuda[1] or 0) < gpus):
         raise ModelError(f"no device {device} here; accepted: auto, cpu, or cuda[:N] with a GPU")
     return device
 

@@ -175,10 +175,17 @@ class Maven(nn.Module):
         return answers
 
     def outputs(
-        self, features: dict[str, Tensor], observed: dict[str, Tensor], time_s: Tensor
+        self,
+        features: dict[str, Tensor],
+        observed: dict[str, Tensor],
+        time_s: Tensor,
+        block: int | None = None,
     ) -> Tensor:
-        """Predict what the head writes (b, t, 2): theta and intensity of a "theta" head, say."""
-        near = Nearness.of(time_s, self.config.radius_s, self.config.time_bias)
+        """Predict what the head writes (b, t, 2): theta and intensity of a "theta" head, say.
+
+        `block` is that of `Nearness.of`, the other arguments those of `forward`.
+        """
+        near = Nearness.of(time_s, self.config.radius_s, self.config.time_bias, block)
         anything = torch.stack([observed[m] for m in MODALITIES]).any(0)
         enhanced = self.enhanced(features, observed, near)
         if self.config.refine:

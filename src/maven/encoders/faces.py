@@ -84,8 +84,24 @@ class FaceNet(nn.Module):
 
 def grey_faces(crops: Tensor) -> Tensor:
     """Turn RGB crops (n, 56, 56, 3) uint8 into grey ones (n, 1, 56, 56) in [0, 1], BT.601."""
-    weights = torch.tensor((0.299, 0.587, 0.114), device=crops.device)
-    return (crops.float() @ weights / 255.0)[:, None]
+    red, green, blue = crops.float().unbind(-1)
+    return ((0.299 * red + 0.587 * green + 0.114 * blue) / 255.0)[:, None]
+
+
+class Mirrored(nn.Module):
+    """RGB crops (n, 56, 56, 3) uint8 -> the mean answer to each and its mirror image (n, 9)."""
+
+    def __init__(self, net: FaceNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Cut out what the network sees, in grey, and answer."""
+        top, left = FACE_TOP_PX, FACE_LEFT_PX
+        faces = grey_faces(crops[:, top : top + FACE_PX, left : left + FACE_PX])
+        both = self.net.answer(self.net(torch.cat((faces, faces.flip(3)))))
+        n = crops.shape[0]
+        return (both[:n] + both[n:]) / 2
 
 
 class MiniVisual:
@@ -97,11 +113,13 @@ class MiniVisual:
     """
 
     size_px = CROP_PX
+    rate_hz = None
     width = 2 + len(FACE_CLASSES)
 
     def __init__(self, net: FaceNet, fingerprint: str, device: str) -> None:
         self.name, self.fingerprint = "mini-face", fingerprint
         self.net, self._device = net.to(device).eval(), device
+        self.mirrored = Mirrored(self.net).eval()
 
     @torch.inference_mode()
     def __call__(self, crops: npt.NDArray[np.uint8]) -> Floats:
@@ -109,8 +127,5 @@ class MiniVisual:
         out = np.empty((len(crops), self.width), np.float32)
         for start in range(0, len(crops), FACE_BATCH):
             batch = torch.from_numpy(crops[start : start + FACE_BATCH]).to(self._device)
-            top, left = FACE_TOP_PX, FACE_LEFT_PX
-            faces = grey_faces(batch)[:, :, top : top + FACE_PX, left : left + FACE_PX]
-            both = self.net.answer(self.net(torch.cat((faces, faces.flip(3)))))
-            out[start : start + len(batch)] = both.unflatten(0, (2, -1)).mean(0).cpu().numpy()
+            out[start : start + len(batch)] = self.mirrored(batch).cpu().numpy()
         return out

@@ -2,6 +2,7 @@
 
 They follow the protocols of `base.py`, run on a laptop's processor and are trained by
 `maven.pretrain` and `maven.lexicon`. Weights are one safetensors file a modality, stored as fp16.
+The lexicon needs no torch.
 """
 
 from __future__ import annotations
@@ -11,29 +12,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import numpy as np
 
 from maven.encoders.base import fingerprint
-from maven.encoders.faces import FaceNet, MiniVisual
-from maven.encoders.voices import MiniAudio, VoiceNet
 from maven.encoders.words import BUCKETS, Lexicon, MiniText
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from maven.encoders.base import AudioEncoder, TextEncoder, VisualEncoder
 
 PREPROCESSING = 2  # to be raised with every change to what the networks are given
 
 
-def _visual(tensors: dict[str, Tensor], fingerprint: str, device: str) -> VisualEncoder:
-    net = FaceNet()
+def _visual(content: bytes, fingerprint: str, device: str) -> VisualEncoder:
+    from safetensors.torch import load
+
+    from maven.encoders.faces import FaceNet, MiniVisual
+
+    tensors, net = load(content), FaceNet()
     net.load_state_dict({k: v.to(net.state_dict()[k].dtype) for k, v in tensors.items()})
     return MiniVisual(net, fingerprint, device)
 
 
-def _audio(tensors: dict[str, Tensor], fingerprint: str, device: str) -> AudioEncoder:
+def _audio(content: bytes, fingerprint: str, device: str) -> AudioEncoder:
     """Names begin with the number of their network: `0.mix.0.weight`."""
+    from safetensors.torch import load
+
+    from maven.encoders.voices import MiniAudio, VoiceNet
+
     by_number: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in load(content).items():
         number, _, rest = name.partition(".")
         by_number.setdefault(number, {})[rest] = tensor
     if not by_number:
@@ -48,21 +57,24 @@ def _audio(tensors: dict[str, Tensor], fingerprint: str, device: str) -> AudioEn
     return MiniAudio(nets, fingerprint, device)
 
 
-def _text(tensors: dict[str, Tensor], fingerprint: str, device: str) -> TextEncoder:
-    table, idf, bias = (tensors[k].float().numpy() for k in ("table", "idf", "bias"))
+def _text(content: bytes, fingerprint: str, device: str) -> TextEncoder:
+    from safetensors.numpy import load
+
+    tensors = load(content)
+    table, idf, bias = (tensors[k].astype(np.float32) for k in ("table", "idf", "bias"))
     shapes = table.shape, idf.shape, bias.shape
     if shapes != ((BUCKETS, 2), (BUCKETS,), (2,)):
         raise RuntimeError(f"table, idf and bias have the shapes {shapes}, not a lexicon's")
     lexicon = Lexicon(table, idf, bias)
     if "names" in tensors:
-        names, added = tensors["names"].numpy(), tensors["added"].float().numpy()
+        names, added = tensors["names"], tensors["added"].astype(np.float32)
         if (*names.shape, 2) != added.shape:
             raise RuntimeError(f"names and added have the shapes {names.shape} and {added.shape}")
         lexicon = replace(lexicon, names=names, added=added)
     return MiniText(lexicon, fingerprint)
 
 
-LOADERS: dict[str, Callable[[dict[str, Tensor], str, str], Any]] = {
+LOADERS: dict[str, Callable[[bytes, str, str], Any]] = {
     "visual": _visual,
     "audio": _audio,
     "text": _text,
@@ -74,9 +86,13 @@ def load_mini(modality: str, weights: Path, device: str) -> Any:
 
     Raises:
         OSError, KeyError, RuntimeError, safetensors.SafetensorError: the file is not such weights.
+        ImportError: it needs torch, which is not installed.
     """
-    from safetensors.torch import load
+    mark = mini_fingerprint(modality, weights)
+    return LOADERS[modality](weights.read_bytes(), mark, device)
 
+
+def mini_fingerprint(modality: str, weights: Path) -> str:
+    """Fingerprint of the embedded encoder of a modality with the weights of this file."""
     settings = {"kind": "mini", "modality": modality, "preprocessing": PREPROCESSING}
-    tensors = load(weights.read_bytes())
-    return LOADERS[modality](tensors, fingerprint(settings, [weights]), device)
+    return fingerprint(settings, [weights])

@@ -73,11 +73,19 @@ def bin_free(relative: Tensor) -> Tensor:
     weight = (relative - FLOOR).mean(-2, keepdim=True) + 1e-3
     radius = round(LEVEL_S * AUDIO_RATE_HZ / MEL_HOP)
 
-    def around(x: Tensor) -> Tensor:
-        flat = x.reshape(-1, 1, x.shape[-1])
-        return F.avg_pool1d(flat, 2 * radius + 1, 1, radius).reshape(x.shape)
+    def around(x: Tensor) -> Tensor:  # sums; running ones in float32 would lose what is small
+        flat = x.double().cumsum(-1).reshape(-1, 1, x.shape[-1])
+        ends = F.pad(F.pad(flat, (radius + 1, 0)), (0, radius), "replicate")
+        sums = ends[..., 2 * radius + 1 :] - ends[..., : -2 * radius - 1]
+        return sums.to(x.dtype).reshape(x.shape)
 
     return relative - around(relative * weight) / around(weight)
+
+
+def two_views(relative: Tensor) -> Tensor:
+    """Pair level-free log mels (b, 64, t) with `bin_free` ones, scaled: (b, 2, 64, t // 4 * 4)."""
+    mel = relative[..., : relative.shape[-1] // VOICE_STRIDE * VOICE_STRIDE]
+    return torch.stack(((mel + 3.0) / 3.0, bin_free(mel) / 2.0), 1)
 
 
 class VoiceNet(nn.Module):
@@ -122,9 +130,11 @@ class VoiceNet(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Embed level-free mels (b, 64, t) -> (b, t // 4, 160)."""
-        mel = mel[..., : mel.shape[-1] // VOICE_STRIDE * VOICE_STRIDE]
-        both = torch.stack(((mel + 3.0) / 3.0, bin_free(mel) / 2.0), 1)
-        maps = self.spectral(both)  # (b, 128, 4, t / 4)
+        return self.embed(two_views(mel))
+
+    def embed(self, views: Tensor) -> Tensor:
+        """Embed `two_views` (b, 2, 64, t) -> (b, t / 4, 160)."""
+        maps = self.spectral(views)  # (b, 128, 4, t / 4)
         x = self.mix(maps.flatten(1, 2))
         for layer in self.temporal:
             x = x + layer(x)
@@ -152,6 +162,12 @@ def numbered(nets: Sequence[VoiceNet]) -> dict[str, Tensor]:
     return {f"{i}.{k}": v for i, net in enumerate(nets) for k, v in net.state_dict().items()}
 
 
+def mean_answer(nets: Sequence[VoiceNet], mel: Tensor) -> Tensor:
+    """Mean answer of several networks to log mels (64, t): (t // 4, 11)."""
+    views = two_views(level_free(mel)[None])
+    return torch.stack([net.answer(net.embed(views))[0] for net in nets]).mean(0)
+
+
 class MiniAudio:
     """Several `VoiceNet`s as an audio encoder: the mean of their answers.
 
@@ -177,16 +193,14 @@ class MiniAudio:
     @torch.inference_mode()
     def answer(self, mel: Tensor) -> Floats:
         """Encode log mels (64, t) -> (t // 4, 11)."""
-        relative = level_free(mel.to(self._device))[None]
-        answers = torch.stack([net.answer(net(relative))[0] for net in self.nets])
-        mean: Floats = answers.mean(0).cpu().numpy()
-        return mean
+        answers: Floats = mean_answer(self.nets, mel.to(self._device)).cpu().numpy()
+        return answers
 
     @torch.inference_mode()
     def utterance(self, mel: Tensor) -> tuple[Floats, Floats]:
         """Read one utterance's log mels (64, t): (valence, arousal) (2,), class shares (8,)."""
-        relative = level_free(mel.to(self._device))[None]
-        frames = [net(relative) for net in self.nets]
+        views = two_views(level_free(mel.to(self._device))[None])
+        frames = [net.embed(views) for net in self.nets]
         pooled = [net.pool(x) for net, x in zip(self.nets, frames, strict=True)]
         va = torch.stack([net.affect(x)[0] for net, x in zip(self.nets, pooled, strict=True)])
         logits = [net.classes(x)[0] for net, x in zip(self.nets, pooled, strict=True)]
