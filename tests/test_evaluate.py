@@ -338,7 +338,7 @@ def test_progress_is_told_for_every_pass(network: Maven, clips: list[Clip]) -> N
 
 
 def test_the_shipped_model_is_evaluated_as_it_predicts() -> None:
-    model = maven.load("mini")
+    model = maven.load("mini", runtime="torch")
     config = model.card.config
     widths = (config.visual_width, config.audio_width, config.text_width)
     video = clip("x", 20, seed=3, widths=widths)

@@ -67,7 +67,7 @@ def test_furious_and_fearful_faces_are_more_aroused(
 
 
 def test_the_weights_are_small_and_carry_their_licence() -> None:
-    assert sum(path.stat().st_size for path in MINI_FOLDER.iterdir()) < 25e6
+    assert sum(p.stat().st_size for p in MINI_FOLDER.rglob("*") if p.is_file()) < 25e6
     assert "CC BY-NC-SA 4.0" in (MINI_FOLDER / "LICENSE").read_text(encoding="utf-8")
     assert "not a medical device" in (MINI_FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
 

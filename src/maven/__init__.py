@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maven.checkpoint import Model, load
     from maven.config import MavenConfig
     from maven.explanation import Explanation, explain
+    from maven.live import Stream
     from maven.model import Maven
     from maven.pipeline import Analysis, Settings, analyze
 
@@ -29,6 +30,7 @@ __all__ = [
     "MavenConfig",
     "Model",
     "Settings",
+    "Stream",
     "__version__",
     "analyze",
     "explain",
@@ -41,6 +43,7 @@ _ROOMS = {
     "analyze": "maven.pipeline",
     "Explanation": "maven.explanation",
     "explain": "maven.explanation",
+    "Stream": "maven.live",
     "Model": "maven.checkpoint",
     "load": "maven.checkpoint",
     "Maven": "maven.model",

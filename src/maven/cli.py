@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maven.calibration import calibrate
+from maven.exporting import export
 from maven.research import attach
 from maven.terminal import (
     Debug,
@@ -57,6 +58,12 @@ Asr = Annotated[
     str, typer.Option(metavar="NAME", help="auto, none, whisper[:SIZE] or pocketsphinx.")
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda[:N].")]
+Runtime = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, onnx (no torch needed) or torch.")
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="CPU threads of each network.", show_default=False)
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never fetch anything.")]
 
 
@@ -94,9 +101,11 @@ def predict(
     ] = "video",
     formats: Annotated[
         str, typer.Option("--format", metavar="LIST", help="Of csv, parquet, json, vtt.")
-    ] = "csv,parquet",
+    ] = "csv",
     plot: Annotated[bool, typer.Option("--plot", help="Draw a picture as well.")] = False,
     device: Device = "auto",
+    runtime: Runtime = "auto",
+    threads: Threads = None,
     offline: Offline = False,
     debug: Debug = False,
 ) -> None:
@@ -107,6 +116,10 @@ def predict(
     rate_hz = _rate(rate)
     if faces not in ("main", "all"):
         refuse(f"--faces: got {faces!r}; accepted: main, all")
+    if runtime not in ("auto", "onnx", "torch"):
+        refuse(f"--runtime: got {runtime!r}; accepted: auto, onnx, torch")
+    if threads is not None and not 1 <= threads <= 1024:
+        refuse(f"--threads: got {threads}; accepted: 1 to 1024")
     _check_device(device)
     with one_line_errors(debug):
         check_files([*media, *([transcript] if transcript else [])])
@@ -120,10 +133,13 @@ def predict(
         from maven.checkpoint import load
         from maven.faces.detect import CenterFace
         from maven.pipeline import Settings, analyze
+        from maven.render.tables import check_formats
 
+        check_formats(wanted)
         settings = Settings(transcript, asr, faces, rate_hz, offline)
         transcriber = _transcriber(asr, offline)
-        loaded, detector = load(model, device=device, offline=offline), CenterFace()
+        loaded = load(model, device=device, offline=offline, runtime=runtime, threads=threads)
+        detector = CenterFace()
     taken: set[str] = set()
     for path in media:
         try:
@@ -335,9 +351,9 @@ def save(
 
 def show(analysis: Analysis, written: list[Path], console: Console) -> None:
     """Print the summary, what was missing, and the files."""
-    from maven.render.summary import print_summary, summarize
+    from maven.render.summary import print_summary
 
-    print_summary(summarize(analysis.frames, analysis.transcript.words), console)
+    print_summary(analysis.summary(), console)
     for note in analysis.notes:
         console.print(f"Note: {note}", soft_wrap=True, markup=False)
     for path in written:
@@ -346,6 +362,7 @@ def show(analysis: Analysis, written: list[Path], console: Console) -> None:
 
 attach(app)
 app.command()(calibrate)
+app.command()(export)
 
 if __name__ == "__main__":
     main()

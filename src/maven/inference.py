@@ -22,7 +22,7 @@ from maven.config import MODALITIES, MavenConfig
 from maven.features import Features
 from maven.timeline import ROUNDING_S, Floats, Mask, Times, interpolate, smooth, windows
 
-CORE_S = 16.0
+CORE_S = 32.0  # the reach is read anew on either side: longer cores read less of it twice
 Answers = dict[tuple[str, ...], Times]  # (t, 2) from each set of modalities
 SUBSETS = tuple(
     chain.from_iterable(combinations(MODALITIES, k) for k in range(1, len(MODALITIES) + 1))

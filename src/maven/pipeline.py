@@ -285,6 +285,7 @@ def provenance(
             "smoothing_s": model.card.smoothing_s,
             "intervals": model.card.intervals and model.card.intervals.nominal,
             "device": model.device,
+            "runtime": model.runtime,
         },
         "detector": detector and {"name": detector.name, "fingerprint": detector.fingerprint},
         "transcript": {"source": _encodable(source), "language": transcript.language},

@@ -254,8 +254,12 @@ def _load(folder: Path, device: str) -> Any:
 
 def _whisper_folder(size_or_folder: str, offline: bool) -> Path:
     """Find whisper's weights on this machine, or fetch them."""
-    from faster_whisper import available_models
-
+    try:
+        from faster_whisper import available_models
+    except ImportError:
+        raise RecogniserError(
+            "faster-whisper is not installed: pip install 'maven[whisper]'"
+        ) from None
     if size_or_folder in available_models():
         return _fetched(size_or_folder, offline)
     folder = Path(size_or_folder)

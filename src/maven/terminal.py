@@ -18,6 +18,19 @@ import typer
 if TYPE_CHECKING:
     from maven.observe import Progress
 
+EXTRAS = {  # top-level module -> the extra that brings it
+    "cv2": "train",
+    "faster_whisper": "whisper",
+    "huggingface_hub": "hub",
+    "lightning_fabric": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "pyarrow": "parquet",
+    "tensorboardX": "train",
+    "torch": "torch",
+    "transformers": "paper",
+}
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -67,7 +80,10 @@ def one_line_errors(debug: bool, about: Path | None = None) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         message = " ".join(str(error).split()) or type(error).__name__
-        if not type(error).__module__.startswith("maven."):
+        missing = (getattr(error, "name", None) or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and missing in EXTRAS:
+            message = f"this needs {missing}: pip install 'maven[{EXTRAS[missing]}]'"
+        elif not type(error).__module__.startswith("maven."):
             message = f"{type(error).__name__}: {message}"
             if not isinstance(error, (OSError, ValueError)):
                 message += " (a fault in maven: --debug shows where)"
