@@ -20,6 +20,7 @@ from maven.encoders.base import encode_words
 from maven.features import Features
 from maven.inference import (
     SUBSETS,
+    Network,
     Series,
     contribution,
     core_s_of,
@@ -27,7 +28,6 @@ from maven.inference import (
     read_at,
     sight_s,
 )
-from maven.model import Maven
 from maven.render.summary import MOMENT_GAP_S, peaks, words_around
 from maven.timeline import Mask, Times, place_words, smooth, windows
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from maven.encoders.base import TextEncoder
+    from maven.model import Maven
     from maven.transcript import Word
 
 MEASURED_WORDS = 20  # at most, the nearest: a moment has few that matter
@@ -177,7 +178,7 @@ def reach_s(config: MavenConfig, smoothing_s: float) -> float:
 
 
 def word_effects(
-    network: Maven,
+    network: Network,
     features: Features,
     words: Sequence[Word],
     encoder: TextEncoder,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from maven.faces.detect import FaceDetector
+    from maven.model import Maven
     from maven.observe import Progress
     from maven.render.explanation import Scene
     from maven.transcribe import Transcriber
@@ -54,7 +56,7 @@ class Explanation:
             `analysis.frames`; they sum to the answer, NaN where there is none.
         moments: the strongest first; after them the one that was asked for, if it is none of them.
         chosen: the moment whose attention `looks` holds; both None where there is no answer.
-        looks: where the network looks then.
+        looks: where the network looks then; None as well where it runs without torch.
     """
 
     analysis: Analysis
@@ -155,7 +157,8 @@ def explain(
     if at_s is not None and info.duration_s is not None:
         _check(at_s, info.start_s, info.start_s + info.duration_s)
     if isinstance(model, str | Path):
-        model = load(model, device=device, offline=settings.offline)
+        runtime = "torch" if find_spec("torch") else "auto"
+        model = load(model, device=device, offline=settings.offline, runtime=runtime)
     kept: list[Answered] = []
     analysis = analyze(
         path, model, settings, detector=detector, transcriber=transcriber, progress=progress,
@@ -183,13 +186,19 @@ def explain(
             progress("reasons", number + 1, len(wanted))
     known = rows["valence"].notna().to_numpy(bool)
     chosen = None if at is None else found[wanted.index(at)]
+    looked = None
+    if chosen is not None and model.runtime == "torch":
+        looked = looks(cast("Maven", model.network), answered.features, chosen.time_s)
+    elif chosen is not None:
+        note = "where the network looks is not drawn: that needs the runtime torch"
+        analysis = replace(analysis, notes=(*analysis.notes, note))
     return Explanation(
         analysis,
         person,
         np.where(known[:, None, None], answered.series.contributions, np.nan),
         tuple(found),
         chosen,
-        None if chosen is None else looks(model.network, answered.features, chosen.time_s),
+        looked,
     )
 
 
