@@ -1,23 +1,79 @@
-"""What a benchmark ran on, and where its clips are."""
+"""What a benchmark ran on, where its clips are, and how its figures are printed and recorded."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
-from importlib.metadata import version
+import statistics
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 DATA = Path(os.environ.get("MAVEN_DATA", Path(__file__).parents[2] / "shared" / "data"))
-PACKAGES = ("maven", "torch", "av", "onnxruntime", "opencv-python-headless", "numpy")
+PACKAGES = ("maven", "torch", "av", "onnxruntime", "pillow", "numpy", "pandas")
 
 
 def describe() -> str:
     """Return the processor, cores, Python and package versions in one line."""
     names = [line for line in _cpuinfo() if line.startswith("model name")]
     processor = names[0].split(":")[1].strip() if names else platform.processor()
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    versions = ", ".join(_versions())
     python = platform.python_version()
     return f"{processor}, {os.cpu_count()} cores, {platform.system()}, Python {python}, {versions}"
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Median and range of repeated runs: `5.1 (5.0-5.3)`."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+class Report:
+    """Markdown on standard output, and the same figures as JSON where `--json FILE` asks for it."""
+
+    def __init__(self, title: str, path: Path | None) -> None:
+        self._path = path
+        self._content: dict[str, Any] = {"title": title, "machine": describe(), "tables": {}}
+        print(f"## {title}\n\n{describe()}", flush=True)
+
+    def table(self, name: str, columns: Sequence[str]) -> None:
+        """Begin a table."""
+        self._rows = self._content["tables"].setdefault(name, [])
+        print(f"\n{name}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+
+    def row(self, cells: Sequence[object], **figures: Any) -> None:
+        """Print a row of the table; the figures, unrounded, go into the record."""
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+        self._rows.append(figures)
+
+    def say(self, text: str, **figures: Any) -> None:
+        """Print a line below the table."""
+        print(f"\n{text}", flush=True)
+        self._content.update(figures)
+
+    def close(self) -> None:
+        """Write the record."""
+        if self._path is not None:
+            self._path.write_text(json.dumps(self._content, indent=1) + "\n")
+
+
+def arguments(description: str, *, runs: int = 3) -> argparse.ArgumentParser:
+    """Return a parser with `--runs` and `--json`."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=runs, help="repetitions of each figure")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="record of the figures")
+    return parser
+
+
+def _versions() -> Iterator[str]:
+    for name in PACKAGES:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            yield f"no {name}"
 
 
 def _cpuinfo() -> list[str]:
