@@ -64,6 +64,10 @@ class VisualEncoder(Encoder, Protocol):
     def size_px(self) -> int:
         """Height and width of the crops that it takes."""
 
+    @property
+    def rate_hz(self) -> float | None:
+        """Crops a second that are worth encoding; None for those of every frame."""
+
     def __call__(self, crops: Pixels) -> Floats:
         """Encode RGB crops (n, size_px, size_px, 3) uint8 -> (n, d); n may be 0."""
 
