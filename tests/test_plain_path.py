@@ -47,7 +47,7 @@ def plainly(path: Path, model: Model) -> tuple[Times, Times]:
     seen: dict[int, list[tuple[float, np.ndarray]]] = {}
     tracks = FaceTracks()
     for tracked in track_faces(media.frames(path), CenterFace()):
-        tracks.add(tracked)
+        tracks.add(tracked.frame.time_s, tracked.faces)
         times_s.append(tracked.frame.time_s)
         for face in tracked.faces:
             pixels = crop(tracked.frame.rgb, face.landmarks_px, encoders.visual.size_px)

@@ -208,7 +208,7 @@ class _Extractor:
             assert media_sha256 is not None
             visual = self._faces_in_media(video.media, media_sha256, video.person)
         else:
-            visual = self._faces_in_crops(crops)
+            visual = self._faces_in_crops(crops, timed["frame_s"])
             beyond = sum(number > len(timed["frame_s"]) for number, _ in crops)
             notes += [f"{beyond} face crops beyond the last frame are left out"] if beyond else []
         notes += [] if visual else ["no face"]
@@ -255,9 +255,13 @@ class _Extractor:
 
         return self._entry("frames", make, media=sha256, labels=count, crops=least)
 
-    def _faces_in_crops(self, crops: Crops) -> str | None:
+    def _faces_in_crops(self, crops: Crops, frame_s: npt.NDArray[np.float64]) -> str | None:
         encoder = self._encoders.visual
         about = visual_settings(encoder) | {"crops": crops_hash(crops)}
+        if encoder.rate_hz is not None:
+            wanted = worth(frame_s, encoder.rate_hz)
+            crops = [(number, path) for number, path in crops if number in wanted]
+            about["frames"] = hashlib.sha256(frame_s.tobytes()).hexdigest()
         name, seen = self._entry("visual", lambda: encoded_crops(crops, encoder), **about)
         return name if len(seen["frames"]) else None
 
@@ -344,8 +348,15 @@ def visual_settings(encoder: VisualEncoder) -> dict[str, Any]:
     return {
         "encoder": encoder.fingerprint,
         "size_px": encoder.size_px,
+        "rate_hz": encoder.rate_hz,
         "template_px": TEMPLATE_PX.tolist(),
     }
+
+
+def worth(frame_s: npt.NDArray[np.float64], rate_hz: float) -> set[int]:
+    """Numbers, from 1 on, of the frames nearest to an encoder's ticks."""
+    timed = ((number, time_s, None) for number, time_s in enumerate(frame_s.tolist(), 1))
+    return {number for number, _, _ in media.nearest(timed, rate_hz)}
 
 
 def encoded_crops(crops: Crops, encoder: VisualEncoder) -> Arrays:

@@ -2,13 +2,14 @@
 
 Each stream is decoded once and forgotten as it passes; what stays is a vector a face and frame, a
 vector a hop, in compact arrays. The stages overlap: frames are decoded in one thread, faces found
-and followed in a second, cut out and encoded in the caller's; sound is heard in a fourth.
+and followed in a second, cut out in a third, encoded in the caller's; sound is heard in a fifth.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 FACE_BATCH = 32
 SOUND_GRID_HZ = 25.0  # of the rows, where there is no video whose frames they could be
 
+Crop = npt.NDArray[np.uint8]  # (size_px, size_px, 3)
 # (stage, done, total in seconds or None where unknown)
 Progress = Callable[[str, float, float | None], None]
 
@@ -137,18 +139,7 @@ def look(
     faces: dict[int, SeenFace] = {}
     tracks = FaceTracks()
 
-    def followed(stream: Iterator[TrackedFrame]) -> Iterator[tuple[int, TrackedFrame]]:
-        for row, tracked in enumerate(stream):
-            tracks.add(tracked)
-            for person in tracked.faces:
-                if person.track_id not in faces:
-                    faces[person.track_id] = SeenFace(encoder.width)
-                faces[person.track_id].see(row, person)
-            times_s.append(tracked.frame.time_s)
-            yield row, tracked
-            report("faces", tracked.frame.time_s - info.start_s, info.duration_s)
-
-    waiting: list[tuple[SeenFace, int, npt.NDArray[np.uint8]]] = []
+    waiting: list[tuple[SeenFace, int, Crop]] = []
 
     def flush() -> None:
         vectors = encoder(np.stack([pixels for _, _, pixels in waiting]))
@@ -159,26 +150,54 @@ def look(
     with (
         closing(ahead(media.frames(info.path, rate_hz=rate_hz))) as frames,
         closing(ahead(track_faces(frames, detector))) as stream,
+        closing(ahead(_cropped(stream, encoder.size_px, encoder.rate_hz), FACE_BATCH)) as cut,
     ):
-        for row, tracked in _worth(followed(stream), encoder.rate_hz):
-            for person in tracked.faces:
-                pixels = crop(tracked.frame.rgb, person.landmarks_px, encoder.size_px)
+        for row, (time_s, people, crops) in enumerate(cut):
+            times_s.append(time_s)
+            tracks.add(time_s, people)
+            for person in people:
+                if person.track_id not in faces:
+                    faces[person.track_id] = SeenFace(encoder.width)
+                faces[person.track_id].see(row, person)
+            for person, pixels in zip(people, crops, strict=False):
                 waiting.append((faces[person.track_id], row, pixels))
                 if len(waiting) == FACE_BATCH:
                     flush()
+            report("faces", time_s - info.start_s, info.duration_s)
     if waiting:
         flush()
     return Seen(np.array(times_s), faces, tracks.summary())
 
 
+def _cropped(
+    stream: Iterable[TrackedFrame], size_px: int, rate_hz: float | None
+) -> Iterator[tuple[float, tuple[TrackedFace, ...], list[Crop]]]:
+    """Give each frame's time, its faces, and their crops where it is worth encoding."""
+    for tracked, worth in _worth(stream, rate_hz):
+        rgb, people = tracked.frame.rgb, tracked.faces
+        crops = [crop(rgb, face.landmarks_px, size_px) for face in people] if worth else []
+        yield tracked.frame.time_s, people, crops
+
+
 def _worth(
-    stream: Iterator[tuple[int, TrackedFrame]], rate_hz: float | None
-) -> Iterator[tuple[int, TrackedFrame]]:
-    """Of tracked frames with their rows, keep those nearest to an encoder's ticks; all for None."""
+    stream: Iterable[TrackedFrame], rate_hz: float | None
+) -> Iterator[tuple[TrackedFrame, bool]]:
+    """Say of each frame whether it is one of those nearest to an encoder's ticks; all, for None."""
     if rate_hz is None:
-        return stream
-    timed = ((row, tracked.frame.time_s, tracked) for row, tracked in stream)
-    return ((row, tracked) for row, _, tracked in media.nearest(timed, rate_hz))
+        yield from ((tracked, True) for tracked in stream)
+        return
+    passed: deque[TrackedFrame] = deque()
+
+    def timed() -> Iterator[tuple[int, float, TrackedFrame]]:
+        for row, tracked in enumerate(stream):
+            passed.append(tracked)
+            yield row, tracked.frame.time_s, tracked
+
+    for _, _, nearest in media.nearest(timed(), rate_hz):
+        while passed[0] is not nearest:
+            yield passed.popleft(), False
+        yield passed.popleft(), True
+    yield from ((tracked, False) for tracked in passed)
 
 
 def listen(

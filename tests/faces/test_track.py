@@ -37,7 +37,7 @@ def run(clip_frames: list[Frame], script: Script, **options: float) -> list[Trac
 def summary(tracked: Iterable[TrackedFrame]) -> tuple[FaceTrack, ...]:
     tracks = FaceTracks()
     for each in tracked:
-        tracks.add(each)
+        tracks.add(each.frame.time_s, each.faces)
     return tracks.summary()
 
 

@@ -115,14 +115,13 @@ class FaceTracks:
         self._present: set[int] = set()
         self._gone_s: dict[int, float] = {}  # since when
 
-    def add(self, tracked: TrackedFrame) -> None:
+    def add(self, time_s: float, faces: Sequence[TrackedFace]) -> None:
         """Take in the next frame of the stream."""
-        time_s = tracked.frame.time_s
-        now = {face.track_id for face in tracked.faces}
+        now = {face.track_id for face in faces}
         self._gone_s |= dict.fromkeys(self._present - now, time_s)
         self._present = now
         self._frames += 1
-        for face in tracked.faces:
+        for face in faces:
             unseen = FaceTrack(face.track_id, time_s, time_s, 0, 0.0, 0.0, 0.0, ())
             track = self._tracks.get(face.track_id, unseen)
             gone_s = self._gone_s.pop(face.track_id, None)
