@@ -18,7 +18,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 bench: $(VENV)/.test
-	$(BIN)/python bench/predict.py
+	$(BIN)/python bench/all.py --quick -o bench-out
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
@@ -33,4 +33,4 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) maven-demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) maven-demo bench-out .mypy_cache .pytest_cache .ruff_cache
