@@ -12,10 +12,13 @@ DEMO = Path(maven.__file__).parent / "assets" / "demo.mp4"
 
 
 def copy_piece(
-    target: Path, until_s: float = 1.5, kinds: tuple[str, ...] = ("video", "audio")
+    target: Path,
+    until_s: float = 1.5,
+    kinds: tuple[str, ...] = ("video", "audio"),
+    source: Path = DEMO,
 ) -> Path:
     """Copy the packets of the first `until_s` seconds, of these kinds of streams."""
-    with av.open(str(DEMO)) as old, av.open(str(target), "w") as new:
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
         streams = [stream for stream in old.streams if stream.type in kinds]
         twins = {s.index: new.add_stream_from_template(s) for s in streams}
         for packet in old.demux(streams):

@@ -282,7 +282,7 @@ def test_our_own_faults_are_one_line_as_well(
     def fail(*_: Any, **__: Any) -> NoReturn:
         raise ZeroDivisionError("one\ntwo")
 
-    monkeypatch.setattr("maven.pipeline.look", fail)
+    monkeypatch.setattr("maven.pipeline.observe", fail)
     message = run("predict", bars).message
     assert "bars.mp4: ZeroDivisionError: one two" in message
     assert "--debug" in message

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from maven.container import Clock
 from maven.media import (
-    nearest,
     _orientation,
     _timed,
     audio_blocks,
     frames,
+    nearest,
     probe,
     read_audio,
 )

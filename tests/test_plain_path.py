@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import maven
+from demo_pieces import copy_piece
 from maven import media
 from maven.checkpoint import Model
 from maven.encoders.base import encode_audio, encode_words
@@ -25,6 +26,7 @@ from maven.transcript import beside, read_transcript
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mpg")
 RMS = 0.01
+LONG_S, BEGINNING_S = 60.0, 20.0  # of a clip as long, only so much
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +86,14 @@ def _later(word: object, start_s: float) -> dict[str, float]:
 
 
 def test_the_fast_path_agrees_with_a_plain_one_on_every_clip(
-    clips_dir: Path, plain: Model, fast: Model
+    clips_dir: Path, plain: Model, fast: Model, tmp_path: Path
 ) -> None:
     clips = sorted(path for path in clips_dir.iterdir() if path.suffix in SUFFIXES)
     assert len(clips) > 20
     apart = {}
     for path in clips:
+        if (media.probe(path).duration_s or 0) > LONG_S:
+            path = copy_piece(tmp_path / path.name, BEGINNING_S, source=path)
         rows = maven.analyze(path, fast, asr="none", offline=True).frames
         times_s, va = plainly(path, plain)
         np.testing.assert_array_equal(rows.time_s, times_s)
