@@ -7,6 +7,7 @@
     python tools/train_mini.py parts   --sources DATA --knowledge WORDS
     python tools/train_mini.py fusion  --work runs/mini [--device cuda]  # -> model.safetensors
     python tools/train_mini.py pack    --work runs/mini --out src/maven/weights/mini
+    python tools/quantise_mini.py      --work runs/mini      # the graphs that are shipped
 
 `parts` encodes what sequences are composed of. The steps that train print their figures on the
 validation part and append them to WORK/log.jsonl.
