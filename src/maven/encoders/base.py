@@ -182,7 +182,7 @@ def encode_audio(
         vectors = encoder(samples)
         assert vectors.shape == (samples.size // hop, encoder.width), (encoder.name, vectors.shape)
         stop = len(vectors) - (0 if is_last else context)
-        features.append(vectors[done - start : stop])
+        features.append(vectors[done - start : stop].copy())  # a view would hold its window
         done = start + stop
     middles = np.arange(done, dtype=np.float64) + 0.5  # in vectors
     times_s: Times = first_block.start_s + middles / encoder.rate_hz
