@@ -26,7 +26,7 @@ from maven.transcript import beside, read_transcript
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mpg")
 RMS = 0.01
-LONG_S, BEGINNING_S = 60.0, 20.0  # of a clip as long, only so much
+BEGINNING_S = 10.0  # of a longer mp4, only so much
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_fast_path_agrees_with_a_plain_one_on_every_clip(
     assert len(clips) > 20
     apart = {}
     for path in clips:
-        if (media.probe(path).duration_s or 0) > LONG_S:
+        if path.suffix == ".mp4" and (media.probe(path).duration_s or 0) > BEGINNING_S:
             path = copy_piece(tmp_path / path.name, BEGINNING_S, source=path)
         rows = maven.analyze(path, fast, asr="none", offline=True).frames
         times_s, va = plainly(path, plain)

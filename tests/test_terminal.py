@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,21 @@ def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) 
     with progress_bar("clip") as report:
         report("faces", 0.5, 2.0)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", [("evaluate", "mini", "."), ("export", "mini", "-o", "new")])
+def test_what_needs_torch_says_so_in_one_line_where_it_is_missing(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        f"sys.argv = ['maven', *{command!r}]\n"
+        "from maven.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'maven[torch]'" in done.stderr
+    assert not list(tmp_path.iterdir())

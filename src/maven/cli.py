@@ -20,6 +20,7 @@ from maven.terminal import (
     Debug,
     check_files,
     check_writable,
+    lacking,
     one_line_errors,
     progress_bar,
     refuse,
@@ -71,7 +72,14 @@ def main() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # print any file name on any terminal
         sys.stdout.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:  # of a command's own imports
+        message = lacking(error)
+        if message is None:
+            raise
+        print(f"maven: {message}", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)

@@ -69,6 +69,14 @@ def check_writable_file(path: Path) -> None:
     check_writable(path.parent)
 
 
+def lacking(error: Exception) -> str | None:
+    """Say which extra brings the package that an error misses; None for other errors."""
+    missing = (getattr(error, "name", None) or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or missing not in EXTRAS:
+        return None
+    return f"this needs {missing}, which is not installed: pip install 'maven[{EXTRAS[missing]}]'"
+
+
 @contextmanager
 def one_line_errors(debug: bool, about: Path | None = None) -> Iterator[None]:
     """Turn errors into one line on stderr, which names the file they are about, and exit code 1."""
@@ -80,9 +88,8 @@ def one_line_errors(debug: bool, about: Path | None = None) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         message = " ".join(str(error).split()) or type(error).__name__
-        missing = (getattr(error, "name", None) or "").partition(".")[0]
-        if isinstance(error, ModuleNotFoundError) and missing in EXTRAS:
-            message = f"this needs {missing}: pip install 'maven[{EXTRAS[missing]}]'"
+        if extra := lacking(error):
+            message = extra
         elif not type(error).__module__.startswith("maven."):
             message = f"{type(error).__name__}: {message}"
             if not isinstance(error, (OSError, ValueError)):
