@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from machine import DATA, describe
-from maven.checkpoint import MINI_FOLDER
+from maven.checkpoint import MINI_FOLDER, load
 from maven.datasets import corpora, prepare
 from maven.encoders.faces import FACE_CLASSES
 from maven.encoders.mini import load_mini
@@ -63,9 +63,13 @@ def main() -> None:
         data = dict(content)
     face = load_mini("visual", MINI_FOLDER / "visual.safetensors", "cpu")
     chosen = np.flatnonzero(data["splits"] == "val")
-    answers = face(np.repeat(data["crops"][chosen][..., None], 3, 3))
+    crops = np.repeat(data["crops"][chosen][..., None], 3, 3)
+    answers = face(crops)
     right = np.array(FACE_CLASSES)[answers[:, 2:].argmax(1)] == data["emotions"][chosen]
     row("face: FER2013 PublicTest", answers[:, :2], data["va"][chosen], float(right.mean()))
+    shipped = load("mini").encoders.visual(crops)
+    hit = np.array(FACE_CLASSES)[shipped[:, 2:].argmax(1)] == data["emotions"][chosen]
+    row("face: the same, in 8 bits as shipped", shipped[:, :2], data["va"][chosen], hit.mean())
     known = {crop.tobytes() for crop in data["crops"][data["splits"] == "train"]}
     new = np.array([data["crops"][k].tobytes() not in known for k in chosen])
     true = data["va"][chosen][new]

@@ -27,7 +27,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -45,6 +44,7 @@ from maven.faces.detect import CenterFace
 from maven.faces.track import track_faces
 from maven.model import Maven
 from maven.transcript import Word, read_transcript
+from packets import cut
 from published import Published, Segment
 
 CLIPS = ("talk_long_71s_512.mp4", "interview_two_faces_720p.mp4")
@@ -92,16 +92,6 @@ def save_model(folder: Path) -> Path:
     specs = {modality: EncoderSpec(kind, kind) for modality, kind in ENCODERS.items()}
     save(Maven(config), ModelCard(folder.name, config, specs), folder)
     return folder
-
-
-def cut(source: Path, target: Path, seconds: float) -> None:
-    """Write the first seconds of a clip (0: all), packets copied."""
-    with av.open(str(source)) as container, av.open(str(target), "w") as out:
-        streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
-        for packet in container.demux(*container.streams):
-            if packet.dts is not None and (not seconds or packet.dts * packet.time_base < seconds):
-                packet.stream = streams[packet.stream.index]
-                out.mux(packet)
 
 
 def write_transcript(path: Path, length_s: float) -> None:

@@ -20,27 +20,11 @@ from pathlib import Path
 import av
 
 from machine import DATA, Report, arguments, spread
+from packets import repeat
 
 CLIPS = ("talk_long_71s_512.mp4", "interview_two_faces_720p.mp4")
 MINUTE_S = 60.0
 HOUR_S = 3600.0
-
-
-def repeat(source: Path, target: Path, times: int) -> float:
-    """Write a clip `times` times in a row, packets copied; return its length in seconds."""
-    with av.open(str(source)) as first, av.open(str(target), "w") as out:
-        length_s = first.duration / av.time_base
-        streams = {s.index: out.add_stream_from_template(s) for s in first.streams}
-        for k in range(times):
-            with av.open(str(source)) as container:
-                for packet in container.demux(*container.streams):
-                    if packet.dts is None:
-                        continue
-                    shift = round(k * length_s / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                    packet.stream = streams[packet.stream.index]
-                    out.mux(packet)
-    return times * length_s
 
 
 def one_frame(source: Path, target: Path) -> None:

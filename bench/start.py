@@ -16,9 +16,8 @@ import time
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-import av
-
 from machine import DATA, Report, arguments, spread
+from packets import cut
 
 CLIP = "talk_face1_22fps.mp4"
 CLIP_S = 3.0
@@ -37,16 +36,6 @@ def seconds(command: list[str]) -> float:
     began = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began
-
-
-def cut(source: Path, target: Path, length_s: float) -> None:
-    """Copy the first seconds of a clip, packets as they are."""
-    with av.open(str(source)) as container, av.open(str(target), "w") as out:
-        streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
-        for packet in container.demux(*container.streams):
-            if packet.dts is not None and packet.dts * packet.time_base < length_s:
-                packet.stream = streams[packet.stream.index]
-                out.mux(packet)
 
 
 def closure(name: str, found: dict[str, Distribution]) -> None:

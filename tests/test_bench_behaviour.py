@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from benches import benches
 from commands import one_thread
 from demo_pieces import DEMO, copy_piece
 from maven import load, media
@@ -20,7 +19,6 @@ from maven.pipeline import analyze
 from media_factory import numbered, read_number, tone, write_clip
 from toy_mini import save_toy_mini
 
-BENCH = Path(__file__).parent.parent / "bench"
 MODULES = ("machine", "perturb", "groups", "behaviour")
 BOX = (40.0, 20.0, 60.0, 80.0)
 LANDMARKS = [[55, 50], [85, 50], [70, 65], [58, 80], [82, 80]]
@@ -29,13 +27,8 @@ LANDMARKS = [[55, 50], [85, 50], [70, 65], [58, 80], [82, 80]]
 @pytest.fixture(scope="module")
 def bench() -> Iterator[SimpleNamespace]:
     """The modules of the bench, by name."""
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCH)
-        for name in MODULES:
-            patch.delitem(sys.modules, name, raising=False)
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-        for name in MODULES:
-            sys.modules.pop(name, None)
+    with one_thread(), benches(*MODULES) as modules:
+        yield modules
 
 
 class Still:

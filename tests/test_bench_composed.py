@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import sys
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benches import benches
 from commands import one_thread
 from maven.datasets.affwild2 import read_corpus
 from maven.datasets.frames import crops_of, frame_times, read_crop
@@ -24,7 +24,6 @@ from maven.media import AUDIO_RATE_HZ, read_audio
 from tiny_sources import write_sources
 from toy_mini import save_toy_mini
 
-BENCH = Path(__file__).parent.parent / "bench"
 MODULES = ("machine", "degrade", "composed")
 SECONDS, VIDEOS = 6.0, 2
 
@@ -34,13 +33,8 @@ Printed = tuple[Path, str]  # the folder of a run, and what it printed
 @pytest.fixture(scope="module")
 def bench() -> Iterator[SimpleNamespace]:
     """The modules of the bench, by name."""
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCH)
-        for name in MODULES:
-            patch.delitem(sys.modules, name, raising=False)
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-        for name in MODULES:
-            sys.modules.pop(name, None)
+    with one_thread(), benches(*MODULES) as modules:
+        yield modules
 
 
 def edits(one: list[str], other: list[str]) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benches import benches
 from maven import media
 from maven.checkpoint import Model, load
 from maven.encoders.base import encode_audio, encode_words
@@ -22,22 +21,14 @@ from maven.encoders.paper import SwinVisual
 from maven.faces.detect import CenterFace
 from toy_paper import save_toy_paper
 
-BENCH = Path(__file__).parent.parent / "bench"
 CLIP = "talk_long_71s_512.mp4"
 SECONDS = 7.0
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("bench_paper", BENCH / "paper.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCH)
-        patch.setitem(sys.modules, spec.name, module)  # where dataclasses look for it
-        spec.loader.exec_module(module)
-        yield module
+    with benches("paper") as modules:
+        yield modules.paper
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from collections.abc import Iterator
@@ -14,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from benches import benches
 from maven.config import MODALITIES, PRESETS, MavenConfig, preset
 from maven.metrics import valid_labels
 from maven.model import Maven
 from maven.store import Store, load_entry, read_manifest
 
-BENCH = Path(__file__).parent.parent / "bench"
 WIDTHS = {"visual": 6, "audio": 5, "text": 4}
 SMALL: dict[str, Any] = {
     "width": 8, "heads": 2, "join_width": 8, "join_heads": 2, "join_layers": 1, "join_feed": 16,
@@ -35,15 +34,8 @@ def small(name: str, widths: dict[str, int] = WIDTHS, **changes: Any) -> MavenCo
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("bench_training", BENCH / "training.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCH)
-        patch.setitem(sys.modules, spec.name, module)  # where dataclasses look for it
-        spec.loader.exec_module(module)
-        yield module
+    with benches("training") as modules:
+        yield modules.training
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from maven.moment import (
     WORDS_S,
     FaceWatcher,
     Fusion,
-    HeardSpeech,
     Look,
     VoiceWindow,
     due_s,
@@ -67,7 +66,7 @@ def test_words_are_known_from_their_start_on_until_they_are_long_over() -> None:
 def test_speech_so_far_is_that_of_a_recording_that_ends_there(clips_dir: Path) -> None:
     sound = read_audio(clips_dir / "talk_address_woman_512.mp4")
     assert sound is not None
-    samples, going_on = sound.samples[: 8 * 16_000], HeardSpeech()
+    samples, going_on = sound.samples[: 8 * 16_000], SpeechDetector()
     some = 0
     for start in range(0, len(samples), 2048):  # whole chunks: no silence is added at an end
         part = samples[start : start + 2048]

@@ -22,7 +22,6 @@ from maven.moment import (
     Answer,
     FaceWatcher,
     Fusion,
-    HeardSpeech,
     Look,
     VoiceWindow,
     due_s,
@@ -30,12 +29,12 @@ from maven.moment import (
     samples_before,
     tick_from,
 )
+from maven.speech import SpeechDetector, SpeechSpan
 
 if TYPE_CHECKING:
     from maven.checkpoint import Model
     from maven.encoders.base import AudioEncoder
     from maven.faces.detect import FaceDetector
-    from maven.speech import SpeechSpan
     from maven.transcript import Word
 
 
@@ -105,7 +104,7 @@ class _Voice:
         self._vectors = np.zeros((hops, encoder.width), np.float32)
         middles = np.arange(hops, dtype=np.float64) + 0.5
         self._times_s = self._first_s + middles / encoder.rate_hz
-        self._speech, self._done, self._encoded = HeardSpeech(), 0, 0
+        self._speech, self._done, self._encoded = SpeechDetector(), 0, 0
 
     def at(self, tick: int, rate_hz: float) -> tuple[Sampled, tuple[SpeechSpan, ...]]:
         """What is known at a tick; ticks come in their order."""

@@ -30,9 +30,6 @@ def export(
         refuse(f"-o: {out} is there already; give a new folder")
     check_writable(out)
     with one_line_errors(debug):
-        from maven.checkpoint import need_torch
-
-        need_torch("export")
         from maven.export import export
 
         made = export(model, out, offline=offline)

@@ -35,7 +35,6 @@ from maven.moment import (
     Answer,
     FaceWatcher,
     Fusion,
-    HeardSpeech,
     Look,
     VoiceWindow,
     due_s,
@@ -44,13 +43,13 @@ from maven.moment import (
     samples_before,
     tick_from,
 )
+from maven.speech import SpeechDetector, SpeechSpan
 from maven.transcript import Word
 
 if TYPE_CHECKING:
     from maven.checkpoint import Model
     from maven.encoders.base import AudioEncoder
     from maven.faces.detect import FaceDetector, Image
-    from maven.speech import SpeechSpan
 
 Floats = npt.NDArray[np.float32]
 
@@ -240,7 +239,7 @@ class _Voice:
         self._forgotten = 0  # samples before them
         self._indices = np.zeros(0, np.int64)  # of the vectors, counted from the first sample on
         self._vectors = np.zeros((0, encoder.width), np.float32)
-        self._speech = HeardSpeech()
+        self._speech = SpeechDetector()
         self._spans: tuple[SpeechSpan, ...] = ()
         self._listened = 0  # samples in which speech was looked for
 

@@ -29,12 +29,12 @@ from maven.faces.follow import MainFace
 from maven.features import SAMPLE_GAP_S, Sampled, assemble
 from maven.inference import Series, answer, infer, sight_s
 from maven.media import AUDIO_RATE_HZ
-from maven.speech import MIN_SPEECH_S, PAD_S, SpeechDetector, SpeechSpan
 
 if TYPE_CHECKING:
     from maven.checkpoint import Model, ModelCard
     from maven.encoders.base import AudioEncoder, VisualEncoder
     from maven.faces.detect import FaceDetector, Image
+    from maven.speech import SpeechSpan
     from maven.timeline import Mask, Times
     from maven.transcript import Word
 
@@ -168,24 +168,6 @@ class FaceWatcher:
         x, y, width, height = main.face.box_px.tolist()
         vector = self._encoder(np.stack([pixels]))[0]
         return Look(time_s, main.number, (x, y, width, height), vector)
-
-
-class HeardSpeech(SpeechDetector):
-    """Finds speech, and says at any moment where it was."""
-
-    def so_far(self, since_s: float = -math.inf) -> tuple[SpeechSpan, ...]:
-        """Spans in what was pushed; those that ended before `since_s` are forgotten.
-
-        They are what `finish` would give, but speech that is not over lasts on for `PAD_S`.
-        """
-        self._spans = [span for span in self._spans if span.end_s >= since_s]
-        if self._first_s is None or self._speech_start_s is None:
-            return tuple(self._spans)
-        end_s = self._end_s() if self._silence_start_s is None else self._silence_start_s
-        if end_s - self._speech_start_s < MIN_SPEECH_S:
-            return tuple(self._spans)
-        start_s = max(self._speech_start_s - PAD_S, self._first_s)
-        return (*self._spans, SpeechSpan(start_s, end_s + PAD_S))
 
 
 def known_words(words: Iterable[Word], now_s: float) -> tuple[Word, ...]:

@@ -9,6 +9,7 @@ grow with the length of a video.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,10 +109,21 @@ class SpeechDetector:
             self._step(np.pad(self._pending, (0, CHUNK_SAMPLES - len(self._pending)))[None])
             self._pending = self._pending[:0]
         if self._speech_start_s is not None:
-            self._end_speech(
-                self._end_s() if self._silence_start_s is None else self._silence_start_s
-            )
+            self._end_speech(self._spoken_until_s())
         return tuple(self._spans)
+
+    def so_far(self, since_s: float = -math.inf) -> tuple[SpeechSpan, ...]:
+        """Spans in what was pushed; those that ended before `since_s` are forgotten.
+
+        They are what `finish` would give, but speech that is not over lasts on for `PAD_S`.
+        """
+        self._spans = [span for span in self._spans if span.end_s >= since_s]
+        if self._speech_start_s is None:
+            return tuple(self._spans)
+        end_s = self._spoken_until_s()
+        start_s = self._padded_start_s(end_s)
+        going_on = () if start_s is None else (SpeechSpan(start_s, end_s + PAD_S),)
+        return (*self._spans, *going_on)
 
     def _end_s(self) -> float:
         assert self._first_s is not None
@@ -135,10 +147,20 @@ class SpeechDetector:
             if start_s - self._silence_start_s >= MIN_SILENCE_S:
                 self._end_speech(self._silence_start_s)
 
-    def _end_speech(self, end_s: float) -> None:
+    def _spoken_until_s(self) -> float:
+        """Where the speech that is not over ends as far as is known."""
+        return self._end_s() if self._silence_start_s is None else self._silence_start_s
+
+    def _padded_start_s(self, end_s: float) -> float | None:
+        """Where the span of speech that ends then begins; None if it is too short to be one."""
         assert self._first_s is not None
         assert self._speech_start_s is not None
-        if end_s - self._speech_start_s >= MIN_SPEECH_S:
-            start_s = max(self._speech_start_s - PAD_S, self._first_s)
+        if end_s - self._speech_start_s < MIN_SPEECH_S:
+            return None
+        return max(self._speech_start_s - PAD_S, self._first_s)
+
+    def _end_speech(self, end_s: float) -> None:
+        start_s = self._padded_start_s(end_s)
+        if start_s is not None:
             self._spans.append(SpeechSpan(start_s, min(end_s + PAD_S, self._end_s())))
         self._speech_start_s = self._silence_start_s = None
