@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint audit bench clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/maven demo
@@ -16,6 +16,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.test
+	@$(PIP) -e '.[audit]'
+	@$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 bench: $(VENV)/.test
 	$(BIN)/python bench/all.py --quick -o bench-out

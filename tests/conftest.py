@@ -1,4 +1,4 @@
-"""Shared fixtures: where the real clips are."""
+"""Shared fixtures: where the real clips are. One thread a process: tests run beside each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported anywhere
 
 REPOSITORY = Path(__file__).parent.parent
 GRID_CLIPS = ("bbaf2n", "bbwm4n", "lgwg2n", "pwbk1s", "srbu6n")

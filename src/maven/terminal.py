@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXTRAS = {  # top-level module -> the extra that brings it
     "cv2": "train",
+    "fastapi": "web",
     "faster_whisper": "whisper",
     "huggingface_hub": "hub",
     "lightning_fabric": "train",
@@ -29,6 +30,8 @@ EXTRAS = {  # top-level module -> the extra that brings it
     "tensorboardX": "train",
     "torch": "torch",
     "transformers": "paper",
+    "uvicorn": "web",
+    "websockets": "web",
 }
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
