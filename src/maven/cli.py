@@ -6,15 +6,26 @@ Exit codes: 0 done, 1 a run failed, 2 the command line is wrong.
 from __future__ import annotations
 
 import io
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from maven.calibration import calibrate
 from maven.exporting import export
+from maven.predicting import (
+    Asr,
+    Device,
+    ModelName,
+    Offline,
+    OneMedia,
+    Out,
+    TranscriptFile,
+    check_device,
+    predict,
+    recogniser,
+)
 from maven.research import attach
 from maven.terminal import (
     Debug,
@@ -26,12 +37,6 @@ from maven.terminal import (
     refuse,
 )
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from maven.pipeline import Analysis
-    from maven.transcribe import Transcriber
-
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -39,33 +44,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="A video of a talking person in, valence and arousal over time out.",
 )
-FORMATS = ("csv", "parquet", "json", "vtt")
-
-Media = Annotated[
-    list[Path], typer.Argument(metavar="MEDIA", help="Video or sound files.", show_default=False)
-]
-OneMedia = Annotated[
-    Path, typer.Argument(metavar="MEDIA", help="A video or sound file.", show_default=False)
-]
-Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the results.")]
-ModelName = Annotated[
-    str, typer.Option(metavar="NAME", help="mini, paper, a model folder or a hub id.")
-]
-TranscriptFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="SRT, WebVTT, whisper JSON, .align or '[1.0s - 2.5s] text'."),
-]
-Asr = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, none, whisper[:SIZE] or pocketsphinx.")
-]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda[:N].")]
-Runtime = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, onnx (no torch needed) or torch.")
-]
-Threads = Annotated[
-    int | None, typer.Option(metavar="N", help="CPU threads of each network.", show_default=False)
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Never fetch anything.")]
 
 
 def main() -> None:
@@ -94,77 +72,7 @@ def root(
         raise typer.Exit
 
 
-@app.command()
-def predict(
-    media: Media,
-    out: Out = Path("maven-out"),
-    model: ModelName = "mini",
-    transcript: TranscriptFile = None,
-    asr: Asr = "auto",
-    faces: Annotated[
-        str, typer.Option(metavar="WHO", help="main: the person on screen most; all: everyone.")
-    ] = "main",
-    rate: Annotated[
-        str, typer.Option(metavar="HZ", help="Rows per second; video: one for every frame.")
-    ] = "video",
-    formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="Of csv, parquet, json, vtt.")
-    ] = "csv",
-    plot: Annotated[bool, typer.Option("--plot", help="Draw a picture as well.")] = False,
-    device: Device = "auto",
-    runtime: Runtime = "auto",
-    threads: Threads = None,
-    offline: Offline = False,
-    debug: Debug = False,
-) -> None:
-    """Give valence and arousal over time for each media file."""
-    from rich.console import Console
-
-    wanted = _formats(formats)
-    rate_hz = _rate(rate)
-    if faces not in ("main", "all"):
-        refuse(f"--faces: got {faces!r}; accepted: main, all")
-    if runtime not in ("auto", "onnx", "torch"):
-        refuse(f"--runtime: got {runtime!r}; accepted: auto, onnx, torch")
-    if threads is not None and not 1 <= threads <= 1024:
-        refuse(f"--threads: got {threads}; accepted: 1 to 1024")
-    _check_device(device)
-    with one_line_errors(debug):
-        check_files([*media, *([transcript] if transcript else [])])
-        if transcript and len(media) > 1:
-            refuse("--transcript: one transcript fits one media file")
-        check_writable(out)
-
-    console = Console(highlight=False)
-    failed = 0
-    with one_line_errors(debug):
-        from maven.checkpoint import load
-        from maven.faces.detect import CenterFace
-        from maven.pipeline import Settings, analyze
-        from maven.render.tables import check_formats
-
-        check_formats(wanted)
-        settings = Settings(transcript, asr, faces, rate_hz, offline)
-        transcriber = _transcriber(asr, offline)
-        loaded = load(model, device=device, offline=offline, runtime=runtime, threads=threads)
-        detector = CenterFace()
-    taken: set[str] = set()
-    for path in media:
-        try:
-            with one_line_errors(debug, path), progress_bar(path.name) as report:
-                analysis = analyze(
-                    path, loaded, settings, detector=detector, transcriber=transcriber,
-                    progress=report,
-                )  # fmt: skip
-                written = save(analysis, out, wanted, plot, _stem(path, out, taken))
-        except typer.Exit:
-            failed += 1
-            continue
-        show(analysis, written, console)
-    if failed:
-        if len(media) > 1:
-            print(f"maven: {failed} of {len(media)} files failed", file=sys.stderr)
-        raise typer.Exit(1)
+app.command()(predict)
 
 
 @app.command()
@@ -188,7 +96,7 @@ def explain(
 
     if not 1 <= moments <= 1000:
         refuse(f"--moments: got {moments}; accepted: 1 to 1000")
-    _check_device(device)
+    check_device(device)
     with one_line_errors(debug):
         check_files([media, *([transcript] if transcript else [])])
         check_writable(out)
@@ -198,7 +106,7 @@ def explain(
         from maven.pipeline import Settings
         from maven.render.explanation import print_explanation
 
-        transcriber = _transcriber(asr, offline)
+        transcriber = recogniser(asr, offline)
     with one_line_errors(debug, media), progress_bar(media.name) as report:
         explanation = explained(
             media, model, Settings(transcript, asr, offline=offline), moments=moments, at_s=at,
@@ -290,82 +198,6 @@ def models(
         for row in available():
             table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
-
-
-def _check_device(device: str) -> None:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
-        refuse(f"--device: got {device!r}; accepted: auto, cpu, cuda or cuda:N")
-
-
-def _transcriber(asr: str, offline: bool) -> Transcriber:
-    from maven.recognise import RecogniserError
-    from maven.transcribe import Transcriber
-
-    try:
-        return Transcriber(asr, offline=offline)
-    except RecogniserError as error:
-        refuse(f"--asr: {error}")
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    wanted = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in wanted:
-        if name not in FORMATS:
-            refuse(f"--format: got {name!r}; accepted: {', '.join(FORMATS)}")
-    return wanted
-
-
-def _rate(text: str) -> float | None:
-    if text == "video":
-        return None
-    try:
-        rate_hz = float(text)
-    except ValueError:
-        rate_hz = 0.0
-    if not 0 < rate_hz <= 1000:
-        refuse(f"--rate: got {text!r}; accepted: video, or a number above 0 and up to 1000")
-    return rate_hz
-
-
-def _stem(path: Path, out: Path, taken: set[str]) -> str:
-    """Name the results of a file: by its stem, or by more where that is taken in this run."""
-    from maven.pipeline import results_stem
-
-    stem, number = results_stem(path, out), 1
-    while stem in taken:
-        number += 1
-        stem = f"{results_stem(path, out)}-{number}"
-    taken.add(stem)
-    return stem
-
-
-def save(
-    analysis: Analysis, out: Path, formats: tuple[str, ...], plot: bool, stem: str
-) -> list[Path]:
-    """Write an analysis' files; a folder made for them goes again when that fails."""
-    existed = out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        written = analysis.save(out, formats, stem)
-        if plot:
-            written.append(out / f"{stem}.png")
-            analysis.plot(written[-1])
-    except BaseException:
-        if not existed and not any(out.iterdir()):
-            out.rmdir()
-        raise
-    return written
-
-
-def show(analysis: Analysis, written: list[Path], console: Console) -> None:
-    """Print the summary, what was missing, and the files."""
-    from maven.render.summary import print_summary
-
-    print_summary(analysis.summary(), console)
-    for note in analysis.notes:
-        console.print(f"Note: {note}", soft_wrap=True, markup=False)
-    for path in written:
-        console.print(f"Wrote {path}", soft_wrap=True, markup=False)
 
 
 attach(app)

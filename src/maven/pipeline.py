@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +72,7 @@ class Analysis:
         media: what the file holds.
         rows: what the long table is made of.
         tracks: everyone whose face was seen.
+        faces: where each of them was seen, by number, whoever has rows.
         speech: where speech was heard.
         transcript: the words.
         provenance: model, versions, settings, hashes.
@@ -81,6 +82,7 @@ class Analysis:
     media: media.MediaInfo
     rows: Rows
     tracks: tuple[FaceTrack, ...]
+    faces: Mapping[int, Boxes]
     speech: tuple[SpeechSpan, ...]
     transcript: Transcript
     provenance: dict[str, Any]
@@ -109,6 +111,41 @@ class Analysis:
 
         target = None if path is None else Path(path)
         return plot(self.frames, self.transcript.words, target, self.media.path.name, **options)
+
+    def report(self, path: Path | str, *, progress: Progress | None = None) -> Path:
+        """Write a page that needs nothing else: video, courses, moments, words, provenance."""
+        from maven.render.report import write_report
+
+        return write_report(self, Path(path), progress=progress)
+
+    def overlay(
+        self, path: Path | str, *, blur: bool = False, progress: Progress | None = None
+    ) -> Path:
+        """Write the video with the answer drawn into it, as MP4; `blur`: with nobody's face.
+
+        Raises:
+            OverlayError: there is no picture, or the file cannot be written.
+        """
+        from maven.render.overlay import write_overlay
+        from maven.render.shown import Face
+
+        shown = {person.track_id for person in self.rows.people}
+        times_s = self.rows.time_s
+        step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+        others = [
+            Face(times_s[boxes.rows], boxes.boxes_px, step_s)
+            for track_id, boxes in self.faces.items()
+            if track_id not in shown
+        ]
+        return write_overlay(
+            self.media.path,
+            self.chunks(),
+            self.transcript.words,
+            Path(path),
+            blur=blur,
+            others=others,
+            progress=progress,
+        )
 
     def save(
         self,
@@ -224,12 +261,14 @@ def analyze(
     has_speech = within(grid, [(span.start_s, span.end_s) for span in speech])
     frame_period_s = float(np.median(np.diff(grid))) if len(grid) > 1 else 0.0
     wanted = chosen(seen, settings.faces)
+    faces = {} if seen is None else {k: Boxes.of(face) for k, face in seen.faces.items()}
     people = []
     for number, track_id in enumerate(wanted):
         boxes, visual = Boxes.of(None), None
         if seen is not None and track_id is not None:
             face = seen.faces.pop(track_id)  # no more is kept of it than the rows need
-            boxes, visual = Boxes.of(face), Sampled(seen.times_s[face.encoded_rows], face.features)
+            boxes = faces[track_id]
+            visual = Sampled(seen.times_s[face.encoded_rows], face.features)
             del face
         features = assemble(network_s, widths, visual, heard, speech, words, text, frame_period_s)
         del visual
@@ -246,6 +285,7 @@ def analyze(
         info,
         rows,
         seen.tracks if seen is not None else (),
+        faces,
         tuple(speech),
         transcript,
         provenance(info, model, settings, transcript, detector),

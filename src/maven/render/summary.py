@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from maven.transcript import Word
 
-MOMENTS = 3  # strongest moments a person
+MOMENTS = 3  # strongest moments a person, where no other number is asked for
 MOMENT_GAP_S = 2.0
 REGIONS = 5  # named regions printed a person; the rest is summed
 WORDS_AROUND_S = 1.5
@@ -82,12 +82,15 @@ class Summary:
     people: tuple[Person, ...]
 
 
-def summarize(table: pd.DataFrame | Iterable[Chunk], words: Sequence[Word] = ()) -> Summary:
+def summarize(
+    table: pd.DataFrame | Iterable[Chunk], words: Sequence[Word] = (), moments: int = MOMENTS
+) -> Summary:
     """Sum up a table of results; every mean and share weighs a frame by how long it lasts.
 
     Args:
         table: whole, or in chunks, of which a few columns of one person at a time are held.
         words: of the clip.
+        moments: a person, at most.
     """
     file = ""
     people: list[Person] = []
@@ -103,7 +106,7 @@ def summarize(table: pd.DataFrame | Iterable[Chunk], words: Sequence[Word] = ())
 
     for name, rows in tables.courses(numbered(), USED):
         weight_s = tables.durations_s(rows)
-        people.append(_person(name, rows, weight_s, list(regions), words))
+        people.append(_person(name, rows, weight_s, list(regions), words, moments))
         limits_s.append((float(rows["time_s"][0]), float(rows["time_s"][-1] + weight_s[-1])))
     start_s = min((start_s for start_s, _ in limits_s), default=0.0)
     end_s = max((end_s for _, end_s in limits_s), default=0.0)
@@ -138,7 +141,12 @@ def words_around(words: Sequence[Word], time_s: float) -> str:
 
 
 def _person(
-    name: str, rows: Chunk, weight_s: Floats, regions: Sequence[str | None], words: Sequence[Word]
+    name: str,
+    rows: Chunk,
+    weight_s: Floats,
+    regions: Sequence[str | None],
+    words: Sequence[Word],
+    most: int,
 ) -> Person:
     time_s, valence, arousal, intensity, region = (
         rows[column] for column in ("time_s", "valence", "arousal", "intensity", "region")
@@ -152,7 +160,7 @@ def _person(
             emotion=str(regions[region[i]]),
             words=words_around(words, float(time_s[i])),
         )
-        for i in peaks(time_s, intensity, MOMENT_GAP_S)[:MOMENTS]
+        for i in peaks(time_s, intensity, MOMENT_GAP_S)[:most]
     ]
     named_s = {
         str(regions[k]): float(weight_s[region == k].sum())
