@@ -27,6 +27,7 @@ from maven.predicting import (
     recogniser,
 )
 from maven.research import attach
+from maven.serving import serve
 from maven.terminal import (
     Debug,
     check_files,
@@ -36,6 +37,7 @@ from maven.terminal import (
     progress_bar,
     refuse,
 )
+from maven.watching import live
 
 app = typer.Typer(
     add_completion=False,
@@ -200,6 +202,8 @@ def models(
     Console(highlight=False).print(table)
 
 
+app.command()(serve)
+app.command()(live)
 attach(app)
 app.command()(calibrate)
 app.command()(export)

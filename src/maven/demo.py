@@ -70,7 +70,8 @@ class Result:
             console.print(f"Wrote {path}", soft_wrap=True, markup=False)
         here = Path(sys.argv[0])
         command = "maven" if shutil.which("maven") else str(here)
-        console.print(f"Next: {command} predict your.mp4 --plot", soft_wrap=True, markup=False)
+        console.print("Look at it: open the .html in a browser.")
+        console.print(f"Next: {command} predict your.mp4 --report", soft_wrap=True, markup=False)
 
 
 def _pair(va: tuple[float, float]) -> str:
@@ -84,7 +85,7 @@ def course() -> list[dict[str, Any]]:
 
 
 def run(folder: Path, progress: Progress) -> Result:
-    """Analyse the clip offline and write its tables and picture into a folder."""
+    """Analyse the clip offline and write its tables, picture and report into a folder."""
     analysis = analyze(CLIP, progress=progress, offline=True)
     intended = course()
     rows = analysis.frames
@@ -101,4 +102,5 @@ def run(folder: Path, progress: Progress) -> Result:
     valence, arousal = (np.repeat([p[k] for p in intended], 2) for k in ("valence", "arousal"))
     picture = folder / f"{STEM}.png"
     analysis.plot(picture, intended=(times, valence, arousal))
-    return Result(analysis, tuple(stretches), (*written, picture))
+    page = analysis.report(folder / f"{STEM}.html", progress=progress)
+    return Result(analysis, tuple(stretches), (*written, picture, page))

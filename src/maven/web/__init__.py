@@ -1,0 +1,1 @@
+"""The pages that `maven serve` gives, and the API beneath them."""
