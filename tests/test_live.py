@@ -148,6 +148,16 @@ def test_one_frame_a_tick_is_looked_at_the_newest() -> None:
     assert seldom.latest() == live.latest()
 
 
+def test_of_many_ticks_at_once_only_the_last_are_answered() -> None:
+    seen: list[int] = []
+    live = Stream(fake_model(), detector=PixelDetector(), most_ticks=2)
+    live._observe = seen.append  # type: ignore[method-assign]
+    live.push_audio(noise(2.05), 0.0)
+    assert seen == [19, 20]
+    with pytest.raises(ValueError, match="most_ticks is 0; accepted: 1 or more"):
+        Stream(fake_model(), most_ticks=0)
+
+
 def test_pushed_arrays_may_be_overwritten() -> None:
     ours, theirs = stream(), stream()
     rgb, samples = frame(0), noise(0.04)

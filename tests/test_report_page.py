@@ -39,6 +39,14 @@ SOUGHT = """async (time_s) => {
   for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
   return [maven.report.time_s(), window.frameTime];
 }"""
+MOVED = """async (time_s) => {
+  const media = maven.report.media;
+  const done = new Promise((resolve) => media.addEventListener("seeked", resolve, {once: true}));
+  media.currentTime = time_s;
+  await done;
+  for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
+  return maven.report.time_s();
+}"""
 LINE = """() => {
   const media = maven.report.media;
   const canvas = new OffscreenCanvas(media.videoWidth, media.videoHeight);
@@ -130,6 +138,13 @@ def test_the_cursor_is_in_step_with_the_picture_after_seeks(browser: Any, report
             here_s, frame_s = page.evaluate(SOUGHT, wanted_s)
             assert abs(here_s - frame_s) < FRAME_S + 1e-6
             assert wanted_s - FRAME_S <= here_s < wanted_s + 2
+
+
+def test_the_cursor_follows_where_the_browser_itself_goes(browser: Any, report: str) -> None:
+    with shown(browser, report) as page:
+        page.evaluate(SOUGHT, 1.0)
+        for wanted_s in (4.0, 0.5, 2.2):
+            assert page.evaluate(MOVED, wanted_s) == pytest.approx(wanted_s, abs=FRAME_S)
 
 
 def test_it_follows_while_it_plays(browser: Any, report: str) -> None:

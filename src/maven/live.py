@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-MOST_TICKS = 10  # of those that one push completes, so many are answered: the last ones
+MOST_TICKS = 10  # answered of those that one push completes
 
 
 class Stream:
@@ -65,6 +65,8 @@ class Stream:
         model: a loaded model, or what `maven.load` takes.
         device: where a model that is not loaded yet shall run.
         detector: finds the faces; CenterFace by default.
+        most_ticks: of those that one push completes, so many are answered, the last ones: fewer let
+            a slow machine catch up.
 
     Raises:
         ModelError, EncoderError: the model cannot be had.
@@ -76,7 +78,11 @@ class Stream:
         *,
         device: str = "auto",
         detector: FaceDetector | None = None,
+        most_ticks: int = MOST_TICKS,
     ) -> None:
+        if most_ticks < 1:
+            raise ValueError(f"most_ticks is {most_ticks}; accepted: 1 or more")
+        self._most_ticks = most_ticks
         if isinstance(model, str | Path):
             from maven.checkpoint import load
 
@@ -197,7 +203,7 @@ class Stream:
         stop = math.floor((end_s + ROUNDING_S) * self._rate_hz) + 1
         if stop <= self._next_tick:
             return
-        for tick in range(max(self._next_tick, stop - MOST_TICKS), stop):
+        for tick in range(max(self._next_tick, stop - self._most_ticks), stop):
             self._observe(tick)
             self._latest = self._answered(tick)
             self._next_tick = tick + 1

@@ -68,12 +68,11 @@ def live(
         refuse(f"--record: cannot write {record}; accepted: a file in a folder that is there")
     check_device(device)
     with one_line_errors(debug):
-        from maven import live as engine
         from maven.capture import sources
         from maven.checkpoint import load
+        from maven.live import Stream
 
-        engine.MOST_TICKS = NEWEST_TICKS
-        stream = engine.Stream(load(model, device=device, offline=offline))
+        stream = Stream(load(model, device=device, offline=offline), most_ticks=NEWEST_TICKS)
         found = sources(camera, microphone)
         for note in found.notes:
             print(f"Note: {note}", file=sys.stderr)

@@ -163,6 +163,7 @@ class Panel:
         part = panel[y0:bottom, x0:x1]
         part[:, : width - start] = self._tile(tile)[:, start:]
         part[:, width - start :] = self._tile(tile + 1)[:, :start]
+        self._put_ticks(panel, first)
         to_come = part[: self.place.ticks[1] - y0, now_px:]
         to_come[:] = to_come // 2 + np.array(PAGE, np.uint8) // 2
         strips = [(s[1] - y0, s[3] - y0) for s in self.place.strips]
@@ -216,12 +217,19 @@ class Panel:
                 for run in _runs(np.where(np.mod(times_s, period_s) < part_s, y, np.nan)):
                     line = list(zip(x[run], y[run], strict=True))
                     pen.line(line, fill=shade, width=FINER * max(px(2), 1), joint="curve")
-        tile = np.asarray(image.reduce(FINER)).copy()
-        middle_y = (self.place.ticks[1] + self.place.ticks[3]) / 2 - y0
-        for tick_s in ticks_s[ticks_s > self._start_s - TICK_S / 2]:
-            at = (tick_s - start_s) * self._px_per_s
-            write(tile, at, middle_y, _clock(tick_s), px(10), MUTED, anchor=0.5)
-        return tile
+        return np.asarray(image.reduce(FINER))
+
+    def _put_ticks(self, panel: Picture, first: int) -> None:
+        """Write the times below the curves that fit wholly; `first` is the column at the left."""
+        left, top, right, bottom = self.place.ticks
+        size = self.place.px(10)
+        last_s = (first + right - left) / self._px_per_s
+        for number in range(int(first / self._px_per_s // TICK_S), int(last_s // TICK_S) + 1):
+            tick_s, text = number * TICK_S, _clock(number * TICK_S)
+            at = left + tick_s * self._px_per_s - first
+            half = lettering.text(text, size).shape[1] / 2
+            if tick_s > self._start_s - TICK_S / 2 and left <= at - half and at + half <= right:
+                write(panel, at, (top + bottom) / 2, text, size, MUTED, anchor=0.5)
 
     def _put_row(self, panel: Picture, k: int, person: Shown, answer: Now) -> None:
         """Tell who, in which region, and what was observed with which share."""

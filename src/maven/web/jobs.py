@@ -35,6 +35,12 @@ ENVIRONMENT = (  # that a worker is given; no proxies, no tokens
 )
 
 
+def clean_environment() -> dict[str, str]:
+    """What a process is given that opens what others sent."""
+    kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
+
+
 class StateError(Exception):
     """A clip is in no state for what is asked; the message is one line."""
 
@@ -329,11 +335,8 @@ def clean(folder: Path, task: Task, clip: Clip) -> None:
 
 def start(folder: Path, threads: int) -> subprocess.Popen[bytes]:
     """Start a worker, whose standard input stays open as long as this process lives."""
-    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    environment |= {
+    environment = clean_environment() | {
         "OMP_NUM_THREADS": str(threads),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONSAFEPATH": "1",
         "TMPDIR": str(folder / TEMPORARY),
     }
     (folder / TEMPORARY).mkdir(exist_ok=True)

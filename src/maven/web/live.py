@@ -38,7 +38,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from maven.circumplex import NEUTRAL_INTENSITY, SECTOR_RAD, SECTORS
 from maven.media import AUDIO_RATE_HZ
-from maven.web.jobs import Options
+from maven.web.jobs import Options, clean_environment
 from maven.web.live_worker import (
     AGAINST_RULES,
     FAILED,
@@ -133,6 +133,7 @@ class Worker:
                 *(sys.executable, "-m", "maven.web.live_worker", "--model", model),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                env=clean_environment(),
                 start_new_session=True,  # Ctrl-C is for the server, which ends it
             )
         )

@@ -197,9 +197,8 @@ def serve(source: BinaryIO, target: BinaryIO, settings: Mapping[str, Any]) -> No
     from maven import live
     from maven.checkpoint import load
 
-    live.MOST_TICKS = NEWEST_TICKS
     try:
-        session = Session(live.Stream(load(**settings)))
+        session = Session(live.Stream(load(**settings), most_ticks=NEWEST_TICKS))
     except Exception:
         traceback.print_exc()  # it may name folders: for who runs the server, nobody else
         send(target, [{"type": "error", "code": FAILED, "reason": "the model cannot be loaded"}])

@@ -25,7 +25,7 @@ window.maven = window.maven || {};
       "Valence runs from unpleasant (\u22121) to pleasant (+1), arousal from calm (\u22121) to excited (+1). ",
       "The point estimates what face, voice and words express at a moment",
       view.interval
-        ? `; of comparable videos, ${Math.round(view.interval * 100)} % of human ratings lie within the shaded interval. `
+        ? `; the shaded interval held ${Math.round(view.interval * 100)} % of the labels of the videos it was calibrated on. `
         : ". ",
       "It does not tell what somebody feels, and is no basis for a diagnosis or a decision about a person.",
     );

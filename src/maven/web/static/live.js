@@ -163,12 +163,12 @@
       return;
     }
     session.senses = opened;
-    lacking("camera", opened.camera);
-    lacking("microphone", opened.microphone);
     if (opened.camera && opened.microphone) {
       end(`${opened.camera} ${opened.microphone}`);
       return;
     }
+    lacking("camera", opened.camera);
+    lacking("microphone", opened.microphone);
     find("dark").hidden = !opened.camera;
     page.put(find("dark"), "There is no camera.");
     keep.ready(opened.stream);

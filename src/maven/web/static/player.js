@@ -139,7 +139,16 @@ window.maven = window.maven || {};
       set(asked_s === null ? frame_time_s : asked_s);
     }
 
+    // Something else than this viewer went there: a key of the keyboard's, the browser's own menu.
+    function moved() {
+      const time_s = media.currentTime + offset_s;
+      if (asked_s !== null && Math.abs(time_s - asked_s) < 2 * INSIDE_S) return;
+      asked_s = null;
+      set(Math.min(time_s, view.end_s));
+    }
+
     function follow() {
+      media.addEventListener("seeked", moved);
       if (media.requestVideoFrameCallback) {
         const next = (_, frame) => {
           callback = media.requestVideoFrameCallback(next);

@@ -4,7 +4,7 @@
 //   running.show(answers)   the newest last; rows as `/api/live` gives them
 //   running.clear()
 //
-// Valence is a whole line, arousal a dashed one; below, where a face was seen and a voice was heard.
+// Valence is a whole line, arousal a dashed one; below: where a face was seen, a voice was heard.
 "use strict";
 
 (() => {
