@@ -20,6 +20,8 @@ BENCHES = {
     "predict": ("predict.py", "--long", "10", "101"),
     "stages": ("stages.py",),
     "live": ("live.py",),
+    "look": ("look.py",),
+    "serve": ("serve.py",),
     "paper": ("paper.py",),
 }
 QUICK = {"predict": ("predict.py", "--long", "10")}
