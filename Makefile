@@ -19,7 +19,7 @@ lint: $(VENV)/.test
 
 audit: $(VENV)/.test
 	@$(PIP) -e '.[audit]'
-	@$(BIN)/pip-audit --local --skip-editable --progress-spinner off
+	@$(BIN)/python tools/audit.py
 
 bench: $(VENV)/.test
 	$(BIN)/python bench/all.py --quick -o bench-out

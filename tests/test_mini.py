@@ -76,7 +76,7 @@ def test_the_demo_goes_where_it_was_meant_to(tmp_path: Path) -> None:
     from maven.demo import run
 
     result = run(tmp_path, lambda stage, done, total: None)
-    assert [path.name for path in result.written] == ["demo.csv", "demo.png"]
+    assert [path.name for path in result.written] == ["demo.csv", "demo.png", "demo.html"]
     assert all(path.stat().st_size > 1000 for path in result.written)
     table = pd.read_csv(tmp_path / "demo.csv")
     assert table[["has_face", "has_speech", "has_text"]].mean().min() > 0.4

@@ -249,7 +249,7 @@ def live(browser: Any, address: str, out: Path) -> None:
 
     def running(page: Any) -> None:
         page.click("#start")
-        page.wait_for_timeout(9000)
+        page.wait_for_timeout(5500)
 
     shot(browser, f"{address}live", out, "live", running, permissions=["camera", "microphone"])
 

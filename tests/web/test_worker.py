@@ -149,14 +149,18 @@ def test_a_clip_becomes_the_files_that_the_library_makes(tmp_path: Path, piece: 
             assert str(tmp_path).encode() not in path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize(("blur", "rows"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize("blur", [False, True])
 def test_a_blurred_overlay_knows_the_faces_of_everyone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blur: bool, rows: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blur: bool
 ) -> None:
+    def row(face_id: int) -> str:
+        numbers = {"face_id": str(face_id), "face_w": "9", "face_h": "9"}
+        known = {"Int64": "0", "float64": "0"}
+        return ",".join(numbers.get(n, known.get(c.dtype, "True")) for n, c in COLUMNS.items())
+
     head = ",".join(COLUMNS)
-    row = ",".join("0" if c.dtype in ("Int64", "float64") else "True" for c in COLUMNS.values())
-    (tmp_path / "results.csv").write_text(f"{head}\n{row}\n")
-    (tmp_path / "everyone.csv").write_text(f"{head}\n{row}\n{row}\n")
+    (tmp_path / "results.csv").write_text(f"{head}\n{row(1)}\n")
+    (tmp_path / "everyone.csv").write_text(f"{head}\n{row(1)}\n{row(2)}\n")
     word = {"text": "hi", "start_s": 0.0, "end_s": 1.0, "segment": 0, "confidence": None}
     (tmp_path / "words.json").write_text(json.dumps([word]))
     given: list[Any] = []
@@ -166,9 +170,10 @@ def test_a_blurred_overlay_knows_the_faces_of_everyone(
     said: list[dict[str, Any]] = []
     overlay(tmp_path, {**SETTINGS, "blur": blur}, lambda **message: said.append(message))
     assert given[0] == tmp_path / "upload"
-    assert len(given[1]) == rows
+    assert given[1]["face_id"].tolist() == [1]
     assert given[2] == [Word("hi", 0.0, 1.0, 0)]
     assert given[-1]["blur"] is blur
+    assert [len(face.box_s) for face in given[-1]["others"]] == ([1, 1] if blur else [])
     assert said[-1] == {"files": ["overlay"]}
 
 
