@@ -101,6 +101,32 @@ def axe_faults(page: Any) -> list[str]:
     ]
 
 
-def cut_off(page: Any) -> bool:
-    """Whether the page is wider than its window."""
-    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth + 1"))
+SPILLED = """() => {
+  const MEANT = "svg, select, option, .visually-hidden, .skip, [hidden]";
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  while (texts.nextNode()) {
+    const node = texts.currentNode, parent = node.parentElement;
+    if (!node.data.trim() || parent.closest(MEANT)) continue;
+    range.selectNodeContents(node);
+    const rects = [...range.getClientRects()].filter((rect) => rect.width);
+    for (let box = parent; box && rects.length; box = box.parentElement) {
+      const style = getComputedStyle(box);
+      if (["auto", "scroll"].includes(style.overflowX)) break;
+      const panel = box.matches(".panel, button, .button, body") || style.overflowX !== "visible";
+      const { left, right } = box.getBoundingClientRect();
+      if (panel && rects.some((rect) => rect.right > right + 1 || rect.left < left - 1)) {
+        found.push(`${box.tagName}.${box.className}: ${node.data.trim().slice(0, 60)}`);
+        break;
+      }
+    }
+  }
+  return found;
+}"""
+
+
+def cut_off(page: Any) -> list[str]:
+    """What sticks out: the page beyond its window, or texts beyond their panel or button."""
+    wide = page.evaluate("document.documentElement.scrollWidth > innerWidth + 1")
+    return (["the page is wider than its window"] if wide else []) + list(page.evaluate(SPILLED))

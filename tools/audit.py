@@ -1,7 +1,7 @@
 """Known faults of the installed packages: python tools/audit.py
 
-Runs pip-audit, which asks the package index for advisories, and fails where there are any. Where the
-index cannot be asked, or knows nothing of a package, that is said, and is no failure.
+Runs pip-audit, which asks the package index for advisories, and fails where there are any. Where
+the index cannot be asked, or knows nothing of a package, that is said, and is no failure.
 """
 
 from __future__ import annotations

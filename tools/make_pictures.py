@@ -9,6 +9,7 @@ public-domain portrait, warped, and a synthetic voice.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -202,7 +204,8 @@ def ask(address: str, path: str, body: bytes | None = None, kind: str = "octet-s
 def pages(browser: Any, address: str, out: Path) -> None:
     """Queue, result, comparison and rating."""
     clip = DEMO.read_bytes()
-    ids = [ask(address, f"/api/clips?name=take%20{k}.mp4", clip)["id"] for k in (1, 2)]
+    takes = {"with%20sound": clip, "without%20sound": silent()}
+    ids = [ask(address, f"/api/clips?name={k}.mp4", body)["id"] for k, body in takes.items()]
     while ask(address, f"/api/clips/{ids[1]}")["state"] != "done":
         time.sleep(0.5)
     broken = ask(address, "/api/clips?name=broken.mp4", clip[:200_000])["id"]
@@ -217,6 +220,18 @@ def pages(browser: Any, address: str, out: Path) -> None:
     for rater, late_s, scale in (("Ada", 0.8, 0.9), ("Ben", 1.5, 0.7)):
         rate(address, ids[0], rater, late_s, scale)
     shot(browser, f"{address}clips/{ids[0]}/rate", out, "rate", results_shown)
+
+
+def silent() -> bytes:
+    """The clip without its sound."""
+    target = io.BytesIO()
+    with av.open(str(DEMO)) as old, av.open(target, "w", format="mp4") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return target.getvalue()
 
 
 def rate(address: str, clip: str, rater: str, late_s: float, scale: float) -> None:

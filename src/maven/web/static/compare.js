@@ -140,7 +140,7 @@
     const heads = ["", "Clip", "Person", "Length", "Valence (lowest to highest)",
       "Arousal (lowest to highest)", "Most often", "Face, speech, words seen"]; // prettier-ignore
     const kind = (k) => ([0, 5, 6].includes(k) ? "prose" : k === 1 ? null : "number");
-    const cell = (text, k) => make("td", { class: kind(k) }, text);
+    const cell = (text, k) => make("td", { class: kind(k), "data-head": heads[k + 1] }, text);
     at("table").replaceChildren(
       make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)))),
       make(
