@@ -115,6 +115,7 @@ ORDER = (
     "web/worker",
     "web/jobs",
     "web/guard",
+    "web/patience",
     "web/rating",
     "web/live_worker",
     "web/live",

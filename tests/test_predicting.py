@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import maven
 from commands import Run, here, runner
 from demo_pieces import DEMO, copy_piece
 from maven import media
 from maven.faces.detect import CenterFace
+from maven.render.overlay import OverlayError
 from toy_mini import save_toy_mini
 
 
@@ -78,3 +80,13 @@ def test_everyone_s_face_is_blurred_also_of_those_without_rows(
     assert len(detector(whole)) == 2
     for frame in list(media.frames("blurred.mp4"))[::12]:
         assert detector(frame.rgb[: whole.shape[0]]) == []
+
+
+def test_faces_that_were_looked_for_too_seldom_are_not_blurred(run: Run) -> None:
+    done = run(DEMO, "--overlay", "--blur", "--rate", "2")
+    assert done.code == 2
+    assert "--rate of 10 or more, got 2" in done.message
+    analysis = maven.analyze(DEMO, offline=True, asr="none", rate_hz=2)
+    with pytest.raises(OverlayError, match="looked for 2 times a second"):
+        analysis.overlay("out.mp4", blur=True)
+    assert here() == []

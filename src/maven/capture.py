@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from maven import media
 from maven.media import AudioBlock, Frame
 from maven.resample import AUDIO_RATE_HZ, mono
 
+NOTHING_YET_S = 0.005
 PIECE_S = 0.05  # of a file's sound
 DRIFT = 5e-4  # of a sound card's clock, at most
 LEAD_S = 0.3  # before a file begins to play
@@ -238,7 +239,11 @@ def _decoded(container: Any, stream: str, name: str) -> Iterator[Any]:
 
     with container:
         try:
-            yield from container.decode(**{stream: 0})
+            while True:
+                with suppress(av.BlockingIOError):  # as on macOS while there is nothing yet
+                    yield from container.decode(**{stream: 0})
+                    return
+                time.sleep(NOTHING_YET_S)
         except av.FFmpegError as error:
             raise CaptureError(f"{name} stopped ({error.strerror})") from error
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from maven.render.tables import Chunk
 
 ACCEPTED_FACES = ("main", "all")
+BLUR_HZ = 10.0  # of rows, at least, for faces to be blurred: as often as they are looked for
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,18 @@ class Analysis:
         """Write the video with the answer drawn into it, as MP4; `blur`: with nobody's face.
 
         Raises:
-            OverlayError: there is no picture, or the file cannot be written.
+            OverlayError: there is no picture, or the file cannot be written; or faces shall be
+                blurred that were looked for in fewer than `BLUR_HZ` pictures a second.
         """
-        from maven.render.overlay import write_overlay
+        from maven.render.overlay import OverlayError, write_overlay
         from maven.render.shown import Face
+
+        rate_hz = self.provenance["settings"]["rate_hz"]
+        if blur and rate_hz is not None and rate_hz < BLUR_HZ:
+            raise OverlayError(
+                f"{path}: faces were looked for {rate_hz:g} times a second, too seldom to blur"
+                f" them; accepted: {BLUR_HZ:g} or more, or every frame"
+            )
 
         shown = {person.track_id for person in self.rows.people}
         times_s = self.rows.time_s
@@ -330,12 +339,18 @@ def provenance(
         "detector": detector and {"name": detector.name, "fingerprint": detector.fingerprint},
         "transcript": {"source": _encodable(source), "language": transcript.language},
         "settings": {
-            "asr": settings.asr,
+            "asr": _named(settings.asr),
             "faces": settings.faces,
             "rate_hz": settings.rate_hz,
             "transcript": _encodable(given.name) if given else None,
         },
     }
+
+
+def _named(asr: str) -> str:
+    """Name a recogniser without the folder that its weights lie in."""
+    kind, colon, where = asr.partition(":")
+    return f"{kind}{colon}{_encodable(Path(where).name)}"
 
 
 def _encodable(name: str) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from maven.pipeline import Analysis
     from maven.transcribe import Transcriber
 
+BLUR_HZ = 10.0  # as in `maven.pipeline`, which is heavy to import
 FORMATS = ("csv", "parquet", "json", "vtt")
 
 
@@ -109,6 +110,8 @@ def predict(
         refuse(f"--threads: got {threads}; accepted: 1 to 1024")
     if blur and not overlay:
         refuse("--blur: it is the overlay whose faces are blurred; accepted: --overlay --blur")
+    if blur and rate_hz is not None and rate_hz < BLUR_HZ:
+        refuse(f"--blur: needs a --rate of {BLUR_HZ:g} or more, got {rate}: faces would be missed")
     check_device(device)
     with one_line_errors(debug):
         check_files([*media, *([transcript] if transcript else [])])

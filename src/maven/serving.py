@@ -69,6 +69,7 @@ def serve(
         from maven.checkpoint import fetch
         from maven.web.app import application
         from maven.web.jobs import Jobs, Options
+        from maven.web.patience import Patient
         from maven.web.shelf import Shelf
 
         folder = fetch(model, offline=False)
@@ -76,7 +77,7 @@ def serve(
             model = str(folder.absolute())  # workers have another current folder
         listening = bound(host, port)
         is_open = not is_loopback(listening)
-        if is_open and token is None:
+        if (is_open or allow_host) and token is None:  # a proxy in front reaches it for others
             token = secrets.token_urlsafe(24)
         options = Options(
             model, int(max_size * 1e6), max_length * 60, workers, tuple(allow_host or ()), token
@@ -86,7 +87,7 @@ def serve(
         app = application(shelf, Jobs(shelf, options), options)
     announce(host, listening.getsockname()[1], place, token, is_open)
     config = uvicorn.Config(
-        app, http="h11", ws_max_size=MESSAGE_BYTES, log_level="warning", access_log=False,
+        app, http=Patient, ws_max_size=MESSAGE_BYTES, log_level="warning", access_log=False,
         server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     with suppress(KeyboardInterrupt):  # it has ended in order by then

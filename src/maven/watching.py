@@ -306,4 +306,10 @@ def recorded(path: Path | None, zero_s: float) -> Iterator[Add]:
             row["time_s"] = round(answer.time_s - zero_s, 3)
             writer.writerow(cell(row[name]) for name in names)
 
-        yield add
+        failure: BaseException | None = None
+        try:
+            yield add
+        except BaseException as error:  # what was answered until then is kept
+            failure = error
+    if failure is not None:
+        raise failure

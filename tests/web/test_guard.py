@@ -224,3 +224,18 @@ def test_the_way_in_leads_nowhere_else(path: str) -> None:
     assert answer.headers["location"].startswith("/")
     assert answer.headers["location"][1:2] not in ("/", "\\")
     assert "\n" not in answer.headers["location"]
+
+
+@pytest.mark.parametrize("other", ['foo={"a":1}; ', "flag; ", "a[b]=1; ", "x/y=1; "])
+def test_cookies_of_others_on_this_machine_do_not_lock_one_out(other: str) -> None:
+    closed = client(TOKEN)
+    assert closed.get("/", headers={"cookie": f"{other}maven_8700={TOKEN}"}).status_code == 200
+    assert closed.get("/", headers={"cookie": f"{other}maven_8700=x"}).status_code == 401
+
+
+def test_an_origin_that_is_none_is_refused(ours: TestClient) -> None:
+    refused = ours.post("/", headers={"origin": "http://["})
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "asked for by the page of another site",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -243,3 +244,33 @@ def test_closing_ends_workers_and_the_next_start_goes_on(serve: Serve) -> None:
     shelf.close()
     again, _ = serve(DONE)
     assert until(again, clip, "done").files == ("csv",)
+
+
+def test_an_overlay_that_fails_never_takes_the_clip_with_it(serve: Serve) -> None:
+    shelf, jobs = serve(
+        f"if os.path.exists('results.csv'): say(error='cut off', spoiled=True)\nelse: {DONE}"
+    )
+    clip = put(shelf, jobs)
+    until(shelf, clip, "done")
+    jobs.overlay(clip.id, blur=False)
+    wait_until(lambda: shelf.clip(clip.id).overlay_state == "failed")
+    assert {"results.csv", "upload"} <= set(left(shelf, clip))
+
+
+def test_a_database_that_fails_for_a_while_does_not_stop_the_line(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    asked: list[int] = []
+    first = Shelf.first
+
+    def failing(shelf: Shelf) -> object:
+        asked.append(1)
+        if len(asked) < 4:
+            raise sqlite3.OperationalError("database or disk is full")
+        return first(shelf)
+
+    monkeypatch.setattr(Shelf, "first", failing)
+    shelf, jobs = serve(DONE)
+    until(shelf, put(shelf, jobs), "done")
+    assert capfd.readouterr().err.count("OperationalError: database or disk is full") == 1

@@ -177,3 +177,28 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "maven.sqlite").write_bytes(b"something else" * 100)
     with pytest.raises(ShelfError, match=r"maven\.sqlite: not a database of maven"):
         Shelf(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["clips/p01/a.mp4", "incoming/b.mp4", "notes.txt"])
+def test_a_folder_of_somebody_s_own_is_refused_and_stays_as_it_was(
+    tmp_path: Path, name: str
+) -> None:
+    place = tmp_path / "study"
+    (place / name).parent.mkdir(parents=True)
+    (place / name).write_bytes(b"mine")
+    place.chmod(0o755)
+    with pytest.raises(ShelfError, match="study: holds other things"):
+        Shelf(place)
+    assert (place / name).read_bytes() == b"mine"
+    assert stat.S_IMODE(place.stat().st_mode) == 0o755
+
+
+def test_a_link_in_the_folder_is_removed_and_what_it_leads_to_is_not(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shelf = Shelf(tmp_path / "data")
+    (shelf.clips_folder / "link").symlink_to(outside)
+    shelf.recover()
+    shelf.close()
+    assert outside.is_dir()
+    assert not (shelf.clips_folder / "link").is_symlink()

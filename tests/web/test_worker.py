@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,8 +22,19 @@ from demo_pieces import copy_piece
 from maven.media import MediaError, MediaInfo, probe
 from maven.render.tables import COLUMNS
 from maven.transcript import Word
+from maven.web import worker
 from maven.web.jobs import start
-from maven.web.worker import SHARES, Meter, check_length, overlay, stages, told
+from maven.web.worker import (
+    SHARES,
+    Meter,
+    RefusedError,
+    analysis,
+    check_length,
+    overlay,
+    stages,
+    told,
+    upload_bytes,
+)
 
 SETTINGS: dict[str, Any] = {
     "task": "analysis", "name": "My clip.mp4", "model": "mini", "faces": "main", "asr": "none",
@@ -247,3 +259,26 @@ def test_the_environment_holds_no_secrets(tmp_path: Path, monkeypatch: pytest.Mo
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             pipe.close()
+
+
+def test_what_cannot_be_written_is_not_the_upload_s_fault(
+    tmp_path: Path, piece: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MediaError(f"{tmp_path}/upload: reading it failed (File too large)")
+
+    monkeypatch.setattr(worker, "write", full)
+    monkeypatch.setattr(worker, "limit", lambda *_: None)
+    shutil.copy(piece, tmp_path / "upload")
+    with pytest.raises(RefusedError, match="reading it failed") as refused:
+        analysis(tmp_path, SETTINGS, lambda **_: None)
+    assert not refused.value.spoiled
+
+
+def test_files_may_be_as_large_as_what_is_copied_into_them(tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(b"0" * 1000)
+    assert upload_bytes(tmp_path) == 1000
+    assert upload_bytes(tmp_path / "gone") == 0
+    code = "import resource; from maven.web.worker import limit; limit(1.0, 'mini', 2 * 2**30)"
+    code += "; print(resource.getrlimit(resource.RLIMIT_FSIZE)[0] > 4 * 2**30)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True\n"

@@ -148,7 +148,11 @@ def router(shelf: Shelf, jobs: Jobs, options: Options) -> APIRouter:
             if text is not None:
                 settings["transcript"] = hand_over(text, part)
             part.rename(shelf.clips_folder / clip_id)
-            clip = shelf.add(clip_id, safe_name(name), size_bytes, settings)
+            try:
+                clip = shelf.add(clip_id, safe_name(name), size_bytes, settings)
+            except BaseException:
+                shutil.rmtree(shelf.clips_folder / clip_id, ignore_errors=True)
+                raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
         jobs.wake()

@@ -12,9 +12,9 @@ import asyncio
 import hmac
 import json
 import sys
+import time
 import traceback
 from contextlib import suppress
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,6 +25,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 STALLED_S = 120.0  # until an upload of which nothing comes any more is given up
 DRAINED_BYTES = 2**28  # of a refused body that are read
 DRAINED_WITHIN_S = 2.0  # for its next part
+DRAINED_S = 30.0  # in all
 SAFE = ("GET", "HEAD")
 BODY_BYTES = 16 * 2**20  # of a request that is no upload
 POLICY = (
@@ -118,7 +119,7 @@ class Guard:
         if (changes or scope["path"].startswith("/api/")) and site not in ("same-origin", "none"):
             return 403, "asked for by the page of another site"
         origin = headers.get("origin")
-        if changes and origin is not None and urlsplit(origin).netloc.lower() != host:
+        if changes and origin is not None and _netloc(origin) != host:
             return 403, "asked for by the page of another site"
         if self._token is not None and not self._shown(scope, headers):
             return 401, "this needs the token that the server printed when it started"
@@ -149,12 +150,10 @@ class Guard:
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return self._equal(bearer.strip())
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(self._cookie(scope))
-        except CookieError:
-            morsel = None
-        if morsel is not None and self._equal(morsel.value):
-            return True
+        for cookie in headers.get("cookie", "").split(";"):  # others of this name may be odd
+            name, _, value = cookie.strip().partition("=")
+            if name == self._cookie(scope) and self._equal(value):
+                return True
         return self._entry(scope) is not None
 
     def _entry(self, scope: Scope) -> list[tuple[bytes, bytes]] | None:
@@ -212,12 +211,20 @@ class Body:
 
     async def drain(self) -> None:
         """Read on for a while: a client that is still sending would not read the answer."""
-        end = self._came + DRAINED_BYTES
+        end, end_s = self._came + DRAINED_BYTES, time.monotonic() + DRAINED_S
         with suppress(asyncio.TimeoutError):
-            while self._more and self._came < end:
+            while self._more and self._came < end and time.monotonic() < end_s:
                 message = await asyncio.wait_for(self._receive(), DRAINED_WITHIN_S)
                 self._more = message["type"] == "http.request" and message.get("more_body", False)
                 self._came += len(message.get("body", b""))
+
+
+def _netloc(origin: str) -> str | None:
+    """Name and port of an origin; None where it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _plain(address: str | None) -> str | None:

@@ -7,6 +7,7 @@ folder is emptied when a server starts.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -55,6 +56,8 @@ async def store(request: Request, path: Path, *, media: bool) -> int:
                 await run_in_threadpool(file.write, block)
                 if size_bytes % (16 * BLOCK_BYTES) < BLOCK_BYTES:
                     room(path.parent, 0)
+            file.flush()
+            await run_in_threadpool(os.fsync, file.fileno())  # before the database knows of it
         if size_bytes == 0:
             raise HTTPException(400, "an empty file")
     except BaseException as error:
@@ -112,7 +115,10 @@ async def take_transcript(request: Request, name: str, shelf: Shelf) -> str:
 
 def hand_over(transcript: Path, folder: Path) -> str:
     """Move a transcript that waited into the folder of its clip; return its name."""
-    name = transcript.with_suffix(NAME).read_text(encoding="utf-8")
-    transcript.rename(folder / f"transcript{transcript.suffix}")
-    transcript.with_suffix(NAME).unlink()
+    try:
+        name = transcript.with_suffix(NAME).read_text(encoding="utf-8")
+        transcript.rename(folder / f"transcript{transcript.suffix}")
+    except FileNotFoundError:  # another clip took it, or its hour is over
+        raise HTTPException(404, "transcript: it is gone; send it again") from None
+    transcript.with_suffix(NAME).unlink(missing_ok=True)
     return name

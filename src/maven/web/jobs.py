@@ -26,6 +26,7 @@ from maven.web.shelf import Clip, NoClipError, Shelf, Task
 from maven.web.worker import CPU_S_PER_S, FILES, KEPT, LEAST_CPU_S, SETTINGS
 
 TEMPORARY = "tmp"  # in a clip's folder, while a worker runs
+RETRY_S = 5.0  # of a database that fails
 CHECKED_WITHIN_S = 300.0  # until a worker has looked at the upload
 WALL_S_PER_CPU_S = 3.0  # of the limit: a machine that is busy with other things
 ENVIRONMENT = (  # that a worker is given; no proxies, no tokens
@@ -120,6 +121,7 @@ class Jobs:
         self._news = threading.Condition()  # also guards what follows
         self._running: dict[tuple[str, Task], Run] = {}
         self._closed = False
+        self._sound = True  # the database answers
         self._threads = [
             threading.Thread(target=self._work, daemon=True) for _ in range(options.workers)
         ]
@@ -211,8 +213,8 @@ class Jobs:
     def _work(self) -> None:
         while True:
             with self._news:
-                while not self._closed and (found := self._shelf.first()) is None:
-                    self._news.wait()
+                while not self._closed and (found := self._first()) is None:
+                    self._news.wait(None if self._sound else RETRY_S)
                 if self._closed:
                     return
                 assert found is not None
@@ -223,11 +225,23 @@ class Jobs:
             except Exception:  # of ours; the next clip may go better
                 traceback.print_exc()
                 with contextlib.suppress(sqlite3.Error):
-                    self._shelf.change(run.clip.id, **_outcome(run, None, None))
+                    self._shelf.change(run.clip.id, **_outcome(run, None, None, run.stopped))
             finally:
                 with self._news:
                     del self._running[run.clip.id, run.task]
                 run.ended.set()
+
+    def _first(self) -> tuple[Task, Clip] | None:
+        """The next task; None, and to be asked for again soon, where the disk is full or fails."""
+        try:
+            found = self._shelf.first()
+        except sqlite3.Error:
+            if self._sound:
+                traceback.print_exc()
+            self._sound = False
+            return None
+        self._sound = True
+        return found
 
     def _do(self, run: Run) -> None:
         """Have a process do a task and write into the database what became of it."""
@@ -243,12 +257,14 @@ class Jobs:
             if self._closed:
                 return  # it still says that it is running: the next server does it again
             files = said.get("files")
+            stopped = run.stopped
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                if run.stopped or files is None:
+                if stopped or files is None:
                     clean(folder, run.task, run.clip)
-                if said.get("spoiled"):
+                if said.get("spoiled") and run.task == "analysis":
                     shutil.rmtree(folder)
-            self._shelf.change(run.clip.id, **_outcome(run, files, said.get("error")))
+            outcome = _outcome(run, None if stopped else files, said.get("error"), stopped)
+            self._shelf.change(run.clip.id, **outcome)
 
     def _prepare(self, folder: Path, run: Run) -> None:
         clip, options = run.clip, self._options
@@ -299,16 +315,16 @@ class Jobs:
         return said
 
 
-def _outcome(run: Run, files: list[str] | None, error: str | None) -> dict[str, Any]:
+def _outcome(run: Run, files: list[str] | None, error: str | None, stopped: bool) -> dict[str, Any]:
     """What the database says of a task that has ended."""
     failure = error or "took more time or memory than the server gives, or crashed"
     if run.task == "overlay":
-        if run.stopped:
+        if stopped:
             return {"overlay_state": "none", "overlay_progress": None}
         if files is None:
             return {"overlay_state": "failed", "overlay_progress": None, "overlay_error": failure}
         return {"overlay_state": "done", "overlay_progress": 1.0}
-    if run.stopped:
+    if stopped:
         return {"state": "cancelled", "stage": None, "progress": None}
     if files is None:
         return {"state": "failed", "stage": None, "progress": None, "error": failure}

@@ -32,6 +32,7 @@ import json
 import sys
 from collections import deque
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -228,7 +229,7 @@ def router(options: Options) -> APIRouter:
     def about() -> dict[str, Any]:
         """What a live client needs to know; the docs of the WebSocket are in docs/web.md."""
         return {
-            "model": options.model,
+            "model": Path(options.model).name,
             "circle": {
                 "neutral": NEUTRAL_INTENSITY,
                 "sector_rad": SECTOR_RAD,

@@ -32,6 +32,7 @@ from maven.ratings import (
     find_lag,
     shifted,
 )
+from maven.web.intake import room
 from maven.web.shelf import NoClipError, Shelf
 
 POINTS = 500_000  # four hours at 35 a second
@@ -40,7 +41,7 @@ EDGE_S = 1.0  # that a rating may reach over the clip's ends
 RESULTS = "results.csv"  # in a clip's folder
 NAMES = ("time_s", "valence", "arousal")
 
-Series = Annotated[list[float], Field(min_length=2, max_length=POINTS)]
+Series = Annotated[list[float], Field(min_length=2, max_length=POINTS, fail_fast=True)]
 Number = Annotated[float, AfterValidator(lambda value: round(value, DIGITS))]
 Maybe = Number | None  # null: undefined
 Person = Annotated[int, Query(ge=0, description="Index among the people of the clip's view.")]
@@ -210,6 +211,7 @@ def router(shelf: Shelf) -> APIRouter:
 
 def _add(shelf: Shelf, clip_id: str, body: bytes) -> Rating:
     clip = shelf.clip(clip_id)
+    room(shelf.place, len(body))
     try:
         given = Given.model_validate_json(body)
         rater = unicodedata.normalize("NFC", given.rater).strip()
@@ -222,8 +224,9 @@ def _add(shelf: Shelf, clip_id: str, body: bytes) -> Rating:
     except ValueError as error:
         raise HTTPException(422, str(error)) from None
     frames_s, _ = _answers(shelf, clip_id, trace.person)
-    first_s, last_s = frames_s[0], max(frames_s[-1], frames_s[0] + (clip.length_s or 0.0))
-    if not first_s - EDGE_S <= trace.time_s[0] <= trace.time_s[-1] <= last_s + EDGE_S:
+    first_s, last_s = frames_s[0], frames_s[-1]
+    edge_s = max(EDGE_S, clip.length_s or 0.0)  # sound may begin before the picture, or end after
+    if not first_s - edge_s <= trace.time_s[0] <= trace.time_s[-1] <= last_s + edge_s:
         came, there = f"{trace.time_s[0]:g} to {trace.time_s[-1]:g}", f"{first_s:g} to {last_s:g}"
         raise HTTPException(422, f"time_s goes from {came} s; the clip from {there} s")
     content = {"rater": trace.rater, "person": trace.person}

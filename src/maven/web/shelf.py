@@ -121,10 +121,14 @@ class Shelf:
         self.place = folder
         self.clips_folder = folder / "clips"
         self.incoming = folder / "incoming"  # uploads that are not complete
+        file = folder / "maven.sqlite"
+        if not file.exists() and foreign(folder):
+            raise ShelfError(
+                f"{folder}: holds other things; accepted: a new folder, or one of maven serve"
+            )
         for path in (folder, self.clips_folder, self.incoming):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.chmod(0o700)
-        file = folder / "maven.sqlite"
         file.touch(mode=0o600)
         file.chmod(0o600)  # SQLite gives its journal the same
         self._claim: TextIO | None = None
@@ -138,7 +142,7 @@ class Shelf:
 
     def _prepare(self) -> None:
         for pragma in (
-            "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON",
+            "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON",
         ):  # fmt: skip
             self._base.execute(f"PRAGMA {pragma}")
         self._base.executescript(TABLES)
@@ -304,7 +308,8 @@ class Shelf:
         known = {clip.id: clip for clip in self.clips()}
         for path in (*self.clips_folder.iterdir(), *self.incoming.iterdir()):
             if path.parent == self.incoming or path.name not in known:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                whole_folder = path.is_dir() and not path.is_symlink()
+                shutil.rmtree(path) if whole_folder else path.unlink()
         for clip in known.values():
             if clip.state in ("queued", "done") and not (self.clips_folder / clip.id).is_dir():
                 self.change(clip.id, state="failed", stage=None, progress=None, files=(),
@@ -352,6 +357,19 @@ class Shelf:
             query = "DELETE FROM ratings WHERE id = ? AND clip = ?"
             if not base.execute(query, (rating_id, clip_id)).rowcount:
                 raise NoClipError("there is no such rating")
+        with self._lock:
+            self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def foreign(folder: Path) -> bool:
+    """Tell whether a folder holds what no shelf has put there."""
+    if not folder.is_dir():
+        return False
+    ours = {"clips", "incoming"}
+    return any(
+        path.name not in ours or not path.is_dir() or any(path.iterdir())
+        for path in folder.iterdir()
+    )
 
 
 def _clip(row: sqlite3.Row) -> Clip:

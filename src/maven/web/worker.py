@@ -112,7 +112,7 @@ def main() -> None:
     if hasattr(os, "nice"):
         os.nice(NICE)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    limit(settings["max_length_s"], settings["model"])
+    limit(settings["max_length_s"], settings["model"], upload_bytes(folder))
     code = 1
     try:
         if settings["task"] == "overlay":
@@ -140,7 +140,7 @@ def analysis(folder: Path, settings: dict[str, Any], say: Callable[..., None]) -
     info = checked(upload, settings["max_length_s"], name)
     say(length_s=info.duration_s)
     if info.duration_s is not None:
-        limit(info.duration_s, settings["model"])
+        limit(info.duration_s, settings["model"], info.size_bytes)
     meter = Meter(stages(info), say)
     meter("checking", 1.0, 1.0)
 
@@ -164,7 +164,11 @@ def analysis(folder: Path, settings: dict[str, Any], say: Callable[..., None]) -
     del model
     if info.duration_s is None:
         say(length_s=float(np.ptp(everyone.rows.time_s)))
-    write(folder, everyone, of_main(everyone) if settings["faces"] == "main" else everyone, meter)
+    analysis = of_main(everyone) if settings["faces"] == "main" else everyone
+    try:
+        write(folder, everyone, analysis, meter)
+    except MediaError as error:  # it was good enough for an answer: nothing to throw it away for
+        raise RefusedError(told(error, folder, settings) or type(error).__name__) from error
     say(files=[kind for kind, file in FILES.items() if (folder / file).is_file()])
 
 
@@ -283,7 +287,7 @@ def overlay(folder: Path, settings: dict[str, Any], say: Callable[..., None]) ->
             say(progress=round(min(max(done / total, 0.0), 1.0), 4))
 
     if settings["length_s"] is not None:
-        limit(settings["length_s"], settings["model"])
+        limit(settings["length_s"], settings["model"], upload_bytes(folder))
     words = _words(folder / WORDS)
     table, target = read(folder / FILES["csv"]), folder / FILES["overlay"]
     write_overlay(folder / UPLOAD, table, words, target, blur=blur, others=others, progress=report)
@@ -310,10 +314,16 @@ def told(error: Exception, folder: Path, settings: dict[str, Any]) -> str | None
         for file, name in names.items():
             text = text.replace(f"{place}/{file}", str(name))
         text = text.replace(f"{place}/", "")
-    return text
+    return text.replace(settings["model"], Path(settings["model"]).name)
 
 
-def limit(length_s: float, model: str) -> None:
+def upload_bytes(folder: Path) -> int:
+    """Size of the upload; 0 where it is gone."""
+    upload = folder / UPLOAD
+    return upload.stat().st_size if upload.is_file() else 0
+
+
+def limit(length_s: float, model: str, size_bytes: int = 0) -> None:
     """Limit this process to what a clip of such a length may need; limits never rise again."""
     if os.name != "posix":
         return
@@ -325,7 +335,7 @@ def limit(length_s: float, model: str) -> None:
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_CPU: int(LEAST_CPU_S + CPU_S_PER_S * length_s),
-        resource.RLIMIT_FSIZE: int(LEAST_FILE_BYTES + FILE_BYTES_PER_S * length_s),
+        resource.RLIMIT_FSIZE: int(LEAST_FILE_BYTES + FILE_BYTES_PER_S * length_s) + 2 * size_bytes,
     }
     for kind, most in wanted.items():
         hard = resource.getrlimit(kind)[1]
