@@ -253,6 +253,9 @@ def test_alpha_is_cronbachs(seed: int, raters: int) -> None:
 def test_reliability_without_enough_is_unknown() -> None:
     for values in (np.zeros((1, 3)), np.zeros((9, 1)), np.zeros((9, 2))):
         assert np.isnan(reliability(values).alpha)
+    for constant in ([0.1, 0.1], [0.1, 0.3], [0.1, 0.7, 0.3]):  # means of these are rounded
+        assert np.isnan(reliability(np.tile(constant, (250, 1))).alpha)
+    assert np.isnan(reliability(np.full((250, 2), 0.1)).icc_single)
     assert reliability(np.arange(8).repeat(3).reshape(8, 3)).icc_single == pytest.approx(1)
 
 

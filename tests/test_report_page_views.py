@@ -49,6 +49,19 @@ def test_without_a_video_the_picture_stands_and_the_course_can_be_walked(
         assert axe_faults(page) == []
 
 
+@pytest.mark.parametrize("rate_hz", [1000.0, None])  # what browsers' recordings declare
+def test_a_step_is_a_picture_whatever_the_file_declares(
+    browser: Any, rate_hz: float | None, tmp_path: Path
+) -> None:
+    view = made_view(video={"width_px": 640, "height_px": 360, "rate_hz": rate_hz})
+    with shown(browser, view, tmp_path) as page:
+        page.keyboard.press(".")
+        page.keyboard.press(".")
+        assert page.evaluate("maven.report.time_s()") == pytest.approx(0.08)
+        page.keyboard.press("End")
+        assert 9.95 < page.evaluate("maven.report.time_s()") <= 10.0
+
+
 def test_a_voice_alone_plays_and_has_no_face(browser: Any, tmp_path: Path) -> None:
     sound = write_clip(tmp_path / "voice.mp4", sound=tone(220, 4.0))
     person = made_person("Voice", [k / 25 for k in range(100)], face=False, still=False)

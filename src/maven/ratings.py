@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maven.datasets.affwild2 import INVALID, LABEL_HEADER
-from maven.metrics import HIGH, LOW, Scores, ccc_from_sums, moment_sums, score
+from maven.metrics import HIGH, LOW, SPREAD_FLOOR, Scores, ccc_from_sums, moment_sums, score
 from maven.timeline import uniform_grid
 
 Floats = npt.NDArray[np.float64]
@@ -222,6 +222,8 @@ def reliability(values: npt.ArrayLike) -> Reliability:
     between = k * ((of_moments - mean) ** 2).sum() / (n - 1)
     raters = n * ((of_raters - mean) ** 2).sum() / (k - 1)
     rest = ((x - of_moments - of_raters + mean) ** 2).sum() / ((n - 1) * (k - 1))
+    squares = between, raters, rest
+    between, raters, rest = (0.0 if s <= SPREAD_FLOOR**2 else s for s in squares)  # rounding
 
     def ratio(below: float) -> float:
         return float((between - rest) / below) if below > 0 else np.nan

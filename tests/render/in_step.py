@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from maven import media
 
@@ -48,3 +50,15 @@ def check_in_step(source: Path, target: Path, shift_s: float = 0.0) -> None:
 def check_times(target: Path, times_s: Sequence[float], shift_s: float = 0.0) -> None:
     back_s = [frame.time_s for frame in media.frames(target)]
     assert np.allclose(np.array(times_s) + shift_s, back_s, rtol=0, atol=1e-3)
+
+
+@contextmanager
+def file_size_limit(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow larger: as a full disk does, writing fails."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

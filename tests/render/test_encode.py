@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,9 +13,10 @@ import numpy.typing as npt
 import pytest
 from tests import media_factory
 from tests.demo_pieces import copy_piece
-from tests.render.in_step import check_in_step, check_times, part
+from tests.render.in_step import check_in_step, check_times, file_size_limit, part
 
-from maven import media
+from maven import container, media
+from maven.render import encode
 from maven.render.encode import Mp4Writer
 
 Floats = npt.NDArray[np.float32]
@@ -203,6 +206,48 @@ def test_an_error_in_the_block_comes_through(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError, match="mine"):
         broken()
+
+
+def test_sound_that_starts_between_two_samples_stays_whole(tmp_path: Path) -> None:
+    """15 ms are 661.5 samples: no start of a block is rounded to another side than the last."""
+    noise = np.random.default_rng(0).normal(0, 0.2, (1, 60_000)).astype(np.float32)
+    source = media_factory.write_clip(
+        tmp_path / "a.mkv", sound=noise, sound_codec="flac", sound_rate_hz=44_100,
+        sound_start_s=0.015,
+    )  # fmt: skip
+    given: list[Floats] = []
+
+    class Encoder:
+        rate, layout = 44_100, av.AudioLayout("mono")
+
+        def encode(self, frame: av.AudioFrame | None) -> list[Any]:
+            given.extend([] if frame is None else [frame.to_ndarray()])
+            return []
+
+    with container.opened(source) as opened:
+        stream = opened.streams.audio[0]
+        frames = container.decoded(source, opened, stream)
+        list(encode._encoded(frames, container.Clock(opened, stream), Encoder(), 0.0))
+    with av.open(str(source)) as plain:
+        kept = np.concatenate([f.to_ndarray() for f in plain.decode(audio=0)], axis=1)
+    assert np.array_equal(np.concatenate(given, axis=1), kept / np.float32(32_768))
+
+
+def test_a_colon_in_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Mp4Writer(Path("12:30.mp4"), 64, 64) as writer:
+        writer.write(np.zeros((64, 64, 3), np.uint8), 0.0)
+    assert media.probe(tmp_path / "12:30.mp4").video is not None
+
+
+def test_what_cannot_be_written_is_not_the_source_s_fault(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.3, (1, 96_000)).astype(np.float32)
+    for codec in ("flac", "aac"):
+        source = media_factory.write_clip(tmp_path / "a.mkv", sound=noise, sound_codec=codec)
+        with file_size_limit(8_000), pytest.raises(OSError, match=r"out\.mp4") as caught:
+            copied(source, tmp_path / "out.mp4")
+        assert caught.value.errno == errno.EFBIG
+        assert not isinstance(caught.value, av.FFmpegError)
 
 
 def test_sound_from_what_is_no_media_is_refused(tmp_path: Path) -> None:

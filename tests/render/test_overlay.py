@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ import pytest
 from tests import media_factory
 from tests.demo_pieces import copy_piece
 from tests.render import frames
-from tests.render.in_step import check_in_step, check_times
+from tests.render.in_step import check_in_step, check_times, file_size_limit
 
 from maven import media
+from maven.faces import track as tracking
 from maven.faces.detect import CenterFace
-from maven.render import tables
+from maven.render import overlay, tables
 from maven.render.overlay import OverlayError, blur_face, draw_boxes, write_overlay
 from maven.render.panel import PEOPLE, layout
+from maven.render.shown import Face
 
 GREEN = PEOPLE[0]
 Rgb = media_factory.Picture
@@ -160,6 +163,35 @@ def test_pictures_of_any_size_get_a_canvas_of_even_size(
     assert picture_px < video.height_px
 
 
+@pytest.mark.parametrize("size", [(100, 1920), (16, 400), (90, 160), (1080, 1920)])
+def test_upright_pictures_do_not_grow_beyond_bounds(size: tuple[int, int], tmp_path: Path) -> None:
+    source = grey_clip(tmp_path / "clip.mp4", [0.0, 0.04], size)
+    target = write_overlay(source, table_at([0.0, 0.04]), frames.speak(1.0), tmp_path / "out.mp4")
+    video = media.probe(target).video
+    assert video is not None
+    assert video.height_px < 1.5 * overlay.LONGEST_PX
+
+
+def test_boxes_fit_pictures_whose_size_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in broadcasts; from its third picture on this one is half as large."""
+    times_s = [k / 25 for k in range(4)]
+    source = grey_clip(tmp_path / "grey.mp4", times_s)
+    small = np.full((180, 320, 3), 128, np.uint8)
+    table = table_at(times_s)
+    table.loc[2:, ["face_x", "face_y", "face_w", "face_h"]] /= 2
+    real = list(media.frames(source))
+    shown = [*real[:2], *(replace(frame, rgb=small) for frame in real[2:])]
+    with monkeypatch.context() as patch:
+        patch.setattr(overlay.media, "frames", lambda path: iter(shown))
+        target = write_overlay(source, table, (), tmp_path / "out.mp4")
+    for frame in media.frames(target):
+        edges = np.flatnonzero(near(frame.rgb[95:140, 90:180], GREEN).sum(axis=0) > 30)
+        assert edges[0] + 90 == pytest.approx(100.5, abs=2)
+        assert edges[-1] + 90 == pytest.approx(164.5, abs=2)
+
+
 def detail(rgb: Rgb) -> float:
     """How much neighbouring pixels differ."""
     return float(np.abs(np.diff(rgb.astype(float), axis=1)).mean())
@@ -199,6 +231,24 @@ def test_a_blurred_face_is_not_found_again(
         face = old.rgb[top:bottom, left:right]
         left, right, top, bottom = (round(value * factor) for value in inner)
         assert detail(picture[top:bottom, left:right]) < 0.25 * detail(face)
+
+
+def test_a_face_is_covered_where_it_gets_another_id(tmp_path: Path) -> None:
+    """It is lost for longer than a track lives, and not for longer than a blur lasts."""
+    noise = np.random.default_rng(0).integers(0, 255, (360, 640, 3), dtype=np.uint8)
+    times_s = [k / 10 for k in range(25)]
+    source = media_factory.write_clip(
+        tmp_path / "clip.mp4", frame_times_s=times_s, pictures=[noise] * len(times_s)
+    )
+    boxes = np.tile(np.float32([100, 80, 64, 72]), (3, 1))
+    faces = [Face(np.array(s), boxes, 0.1) for s in ([0.0, 0.1, 0.2], [2.2, 2.3, 2.4])]
+    assert tracking.LOST_S < 2.0 <= overlay.BLUR_GAP_S
+    target = write_overlay(
+        source, frames.nothing(), (), tmp_path / "out.mp4", blur=True, others=faces
+    )
+    for frame in media.frames(target):
+        blurred, sharp = frame.rgb[80:152, 100:164], frame.rgb[200:300, 300:400]
+        assert detail(blurred) < 0.25 * detail(sharp), frame.time_s
 
 
 def test_without_blur_the_face_stays_as_it_is(
@@ -285,5 +335,10 @@ def test_an_overlay_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_overlay(source, table_at([0.0, 0.04]), (), target, progress=stop)
+    sparse = tmp_path / "loud.mkv"
+    noise = np.random.default_rng(0).normal(0, 0.3, (1, 96_000)).astype(np.float32)
+    media_factory.write_clip(sparse, frame_times_s=[0.0, 1.0], sound=noise, sound_codec="flac")
+    with file_size_limit(8_000), pytest.raises(OverlayError, match=r"overlay\.mp4: writing it"):
+        write_overlay(sparse, table_at([0.0, 1.0]), (), target)
     assert target.read_bytes() == b"an older one"
     assert list(target.parent.iterdir()) == [target]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,12 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from tests.render.in_step import file_size_limit
 
 from browser import chromium
 from browser import opened as opened_page
 from demo_pieces import DEMO, copy_piece
+from maven.container import opened
 from maven.media import MediaError, frames, probe, read_audio
 from maven.render import playable as module
 from maven.render.playable import Playable, poster, write_playable
@@ -114,9 +118,13 @@ SEEK = """async ([address, times]) => {
   canvas.height = video.videoHeight;
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const rows = [];
+  const frame = () => new Promise((done) =>
+    video.requestVideoFrameCallback((_, shown) => done(shown.mediaTime)));
   for (const time of times) {
+    let shown = frame();
     video.currentTime = time;
     await new Promise((done) => (video.onseeked = done));
+    while (Math.abs((await shown) - time) > 0.2) shown = frame();  // still the one before
     context.drawImage(video, 0, 0);
     rows.push([...context.getImageData(0, canvas.height / 4, canvas.width, 1).data]);
   }
@@ -130,7 +138,7 @@ def test_what_a_browser_shows_at_a_time(made: dict[str, tuple[Path, Playable]]) 
         for name, (source, playable) in made.items():
             content = base64.b64encode(playable.path.read_bytes()).decode()
             times_s = np.array([frame.time_s for frame in frames(source)])
-            wanted = [3, 30, 11, 12, 38]
+            wanted = [3, 30, 11, 38, 12]  # far apart, one after the other
             middles_s = [(times_s[k] + times_s[k + 1]) / 2 - playable.offset_s for k in wanted]
             address = f"data:video/mp4;base64,{content}"
             rows = page.evaluate(SEEK, [address, middles_s])
@@ -271,6 +279,60 @@ def test_it_is_within_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert within(5_000) is None
     assert tries == []
     assert not target.exists()
+
+
+def test_a_recording_without_a_length_is_within_its_limit_too(tmp_path: Path) -> None:
+    """MediaRecorder's declare none."""
+    drawn = write_clip(tmp_path / "n.mp4", frame_times_s=LATER_S[:15], pictures=restless(15),
+                       video_options={"preset": "ultrafast"})  # fmt: skip
+    source = tmp_path / "live.mkv"
+    with av.open(str(drawn)) as old, av.open(str(source), "w", options={"live": "1"}) as new:
+        twin = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = twin
+                new.mux(packet)
+    assert probe(source).duration_s is None
+    target = tmp_path / "p.mp4"
+    told: list[float | None] = []
+    for limit_bytes in (10**6, 0):
+        limit_bytes = limit_bytes or target.stat().st_size * 2 // 3
+        made = write_playable(
+            source, target, limit_bytes=limit_bytes, progress=lambda *news: told.append(news[2])
+        )
+        assert made is not None
+        assert target.stat().st_size <= limit_bytes
+    assert made is not None
+    assert made.width_px == 480
+    assert told == pytest.approx([TIMES_S[14]] * len(told))
+    assert write_playable(source, target, limit_bytes=2_000) is None
+
+
+def test_what_cannot_be_written_is_not_the_source_s_fault(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "a.mp4", frame_times_s=TIMES_S, sound=SOUND)
+    assert source.stat().st_size > 5_500
+    for limit_bytes in (500, 2_000, 5_500):
+        with file_size_limit(limit_bytes), pytest.raises(OSError, match=r"p\.") as caught:
+            write_playable(source, tmp_path / "p.mp4")
+        assert caught.value.errno == errno.EFBIG
+        assert not isinstance(caught.value, av.FFmpegError)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_what_cannot_be_read_is_the_source_s_fault(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "a.mp4", frame_times_s=TIMES_S)
+
+    class Broken:
+        def demux(self, streams: list[Any]) -> Iterator[Any]:
+            yield from list(streams[0].container.demux(streams))[:9]
+            raise av.error.InvalidDataError(1, "broken")
+
+    def copy() -> None:
+        with opened(source) as container:
+            module._remuxed(Broken(), list(container.streams), tmp_path / "p.mp4", 0.0, None)
+
+    with pytest.raises(MediaError, match=r"a\.mp4: reading it failed"):
+        copy()
 
 
 def test_progress_rises_to_the_end(tmp_path: Path) -> None:

@@ -89,6 +89,11 @@ def test_words_speech_notes_and_provenance() -> None:
                 "model": {"intervals": None, "name": "/srv/data/own"},
                 "settings": {"asr": "whisper:C:\\Users\\me\\base", "rate_hz": float("nan")},
                 "sources": ["file: a/b.srt", ("/x/y", 3)],
+                "blanks": [
+                    "file: /srv/my user/secret study/clip.srt",
+                    "file: C:\\Films of\\Bob Smith\\a.srt",
+                    "/a/b/c.mp4 or /a/b/d.mp4",
+                ],
             },
         ),
         stills=False,
@@ -105,6 +110,7 @@ def test_words_speech_notes_and_provenance() -> None:
         "model": {"intervals": None, "name": "own"},
         "settings": {"asr": "whisper:base", "rate_hz": None},
         "sources": ["file: a/b.srt", ["y", 3]],
+        "blanks": ["file: clip.srt", "file: a.srt", "c.mp4 or d.mp4"],
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,39 @@ Picture = npt.NDArray[np.uint8]
 Packets = Iterator[tuple[float, Any]]  # (time in seconds, packet), in order
 
 
+@contextmanager
+def written(target: Path) -> Iterator[None]:
+    """Raise what PyAV fails to write as a plain OSError, which `opened` does not take for its own.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None
+
+
+@contextmanager
+def created(target: Path, options: dict[str, str]) -> Iterator[Any]:
+    """Open an mp4 to be written; as it is opened and closed, errors are those of `written`."""
+    import av
+
+    with written(target):
+        # So that nothing in the name is read as a protocol.
+        container = av.open(f"file:{target.absolute()}", "w", format="mp4", options=options)
+    try:
+        yield container
+    except BaseException:
+        with suppress(av.FFmpegError):  # what broke the block says more
+            container.close()
+        raise
+    with written(target):
+        container.close()
+
+
 class Mp4Writer:
     """Write H.264 (yuv420p, no B-frames) and AAC or MP3 into an mp4, its index first.
 
@@ -57,6 +90,7 @@ class Mp4Writer:
 
     Raises:
         MediaError: `sound_from` cannot be read.
+        OSError: the file cannot be written.
     """
 
     def __init__(
@@ -71,18 +105,14 @@ class Mp4Writer:
         preset: str = "veryfast",
         shift_s: float = 0.0,
     ) -> None:
-        import av
-
-        self._tick, self._shift_s = time_base, shift_s
+        self._target, self._tick, self._shift_s = target, time_base, shift_s
         self._pts = -(2**62)  # of the last picture
         self._held: Any = None  # the last packet: the next one tells how long its picture is shown
         self._video: Any = None
         self._sound: Packets = iter(())
         options = {"movflags": "+faststart", "movie_timescale": str(TICK.denominator)}
         with ExitStack() as files:
-            self._container: Any = files.enter_context(
-                av.open(str(target), "w", format="mp4", options=options)
-            )
+            self._container: Any = files.enter_context(created(target, options))
             if width_px and height_px:
                 options = {"crf": str(crf), "preset": preset, "bf": "0", "g": str(KEY_FRAMES)}
                 self._video = self._container.add_stream("libx264", options=options)
@@ -116,10 +146,8 @@ class Mp4Writer:
         self._put_pictures(self._video.encode(frame))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        import av
-
         if kind is not None:
-            with suppress(av.FFmpegError):  # what broke the block says more
+            with suppress(OSError):  # what broke the block says more
                 self._files.close()
             return
         with self._files:
@@ -127,21 +155,25 @@ class Mp4Writer:
                 self._put_pictures(self._video.encode(None))
             if self._held is not None:
                 self._held.duration = self._held.duration or round(LAST_S / self._tick)
-                self._container.mux(self._held)
+                self._mux(self._held)
             self._put_sound(math.inf)
 
     def _put_pictures(self, packets: list[Any]) -> None:
         for packet in packets:
             if self._held is not None:
                 packet.duration = self._held.duration = packet.pts - self._held.pts
-                self._container.mux(self._held)
+                self._mux(self._held)
             self._held = packet
             self._put_sound(float(packet.pts * self._tick))
 
     def _put_sound(self, until_s: float) -> None:
         while self._waiting is not None and self._waiting[0] <= until_s:
-            self._container.mux(self._waiting[1])
+            self._mux(self._waiting[1])
             self._waiting = next(self._sound, None)
+
+    def _mux(self, packet: Any) -> None:
+        with written(self._target):
+            self._container.mux(packet)
 
 
 def _sound(path: MediaPath, source: Any, target: Any, shift_s: float) -> Packets:
@@ -187,6 +219,8 @@ def _encoded(frames: Iterator[Any], clock: Clock, twin: Any, shift_s: float) -> 
         start_n = round((start_s + shift_s) * rate_hz)
         placed_n = start_n if placed_n is None else placed_n
         gap_n = start_n - placed_n
+        if abs(gap_n) == 1:  # a start between two samples is rounded now up, now down
+            gap_n = 0
         # Pieces of a second: the zeros of a long gap need not be there at once.
         pieces = [np.zeros((len(samples), min(rate_hz, gap_n - k)), np.float32)
                   for k in range(0, gap_n, rate_hz)]  # fmt: skip

@@ -31,7 +31,8 @@ LATEST_START_S = 60.0  # a video that begins later, as recorders of broadcasts w
 # How far a blur reaches beyond the box, which ends at brows, ears and chin, in parts of the box.
 HEAD = {"left": 0.4, "right": 0.4, "above": 0.6, "below": 0.35}
 BLUR_CELLS = 4  # a head is made of so many patches across: two or three for the face
-BLUR_GAP_S, BLUR_HOLD_S = 2.0, 0.5  # a face not found for so long is still there
+BLUR_GAP_S = 2.0  # a face not found for so long is still there
+BLUR_HOLD_S = BLUR_GAP_S / 2  # found again it may have another id: both hold half of the gap
 
 
 class OverlayError(Exception):
@@ -76,7 +77,6 @@ def write_overlay(
     if info.video is None:
         raise OverlayError(f"{media_path}: holds sound only; an overlay needs a picture")
     width_px, height_px = _size_px(info.video.width_px, info.video.height_px)
-    scale = width_px / info.video.width_px, height_px / info.video.height_px
     everyone = shown(table, len(PEOPLE))
     colours = {p.name: PEOPLE[p.slot] for p in everyone if p.slot is not None}
     slots = len({p.slot for p in everyone} - {None})
@@ -94,6 +94,8 @@ def write_overlay(
         ):
             for frame in media.frames(media_path):
                 picture = canvas[:height_px]
+                # A stream's size may change on its way; boxes are in pixels of their picture.
+                scale = width_px / frame.rgb.shape[1], height_px / frame.rgb.shape[0]
                 picture[:] = _scaled(frame.rgb, width_px, height_px)
                 if blur:
                     for face in (*everyone, *others):
@@ -111,7 +113,7 @@ def write_overlay(
                 writer.write(canvas, frame.time_s)
                 if progress is not None:
                     progress("overlay", frame.time_s - info.start_s, info.duration_s)
-    except av.FFmpegError as error:
+    except (av.FFmpegError, OSError) as error:
         raise OverlayError(f"{target}: writing it failed ({error.strerror})") from error
     return target
 
@@ -189,6 +191,7 @@ def _size_px(width_px: int, height_px: int) -> tuple[int, int]:
     """Choose the size of the picture: wide enough to write below it, its width even."""
     narrowest = NARROWEST_PX if width_px >= height_px else NARROWEST_UPRIGHT_PX
     factor = max(min(1.0, LONGEST_PX / max(width_px, height_px)), narrowest / width_px)
+    factor = min(factor, LONGEST_PX / height_px)
     width = round(width_px * factor)
     return width + width % 2, max(round(height_px * factor), 1)
 

@@ -7,7 +7,7 @@ differ in what they do with a start that is not 0. `offset_s` is that place on t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from maven.container import MediaPath, codec_name, decoded, opened, pick
 from maven.files import whole
 from maven.media import MediaInfo, VideoInfo, frames, probe
-from maven.render.encode import COPIED_PROFILES, TICK, Mp4Writer
+from maven.render.encode import COPIED_PROFILES, TICK, Mp4Writer, created, written
 from maven.render.stills import stills
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def write_playable(
 
     Raises:
         MediaError: the media cannot be read.
+        OSError: the target cannot be written.
     """
     info = probe(media)
     try:
@@ -168,10 +169,8 @@ def _remuxed(
     source: Any, streams: list[Any], target: Path, offset_s: float, limit_bytes: int | None
 ) -> bool:
     """Copy packets, earlier by `offset_s`; False where one has no time, or they are too many."""
-    import av
-
     done_bytes = 0
-    with av.open(str(target), "w", format="mp4", options=MUXER) as container:
+    with created(target, MUXER) as container:
         twins = {stream.index: container.add_stream_from_template(stream) for stream in streams}
         for packet in source.demux(streams):
             if not packet.size:  # the end of a stream
@@ -184,7 +183,8 @@ def _remuxed(
             shift = round(offset_s / packet.time_base)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             packet.stream = twins[packet.stream.index]
-            container.mux(packet)
+            with written(target):
+                container.mux(packet)
     return limit_bytes is None or target.stat().st_size <= limit_bytes
 
 
@@ -194,7 +194,7 @@ def _times_s(path: Path) -> list[Times]:
         streams = _streams(container)
         shown: dict[str, list[float]] = {stream.type: [] for stream in streams}
         for packet in container.demux(streams):
-            if packet.size and not packet.is_discard:
+            if packet.size and packet.pts is not None and not packet.is_discard:
                 shown[packet.stream.type].append(float(packet.pts * packet.time_base))
     return [np.sort(np.array(times_s)) for times_s in shown.values()]
 
@@ -210,6 +210,9 @@ def _encode(
     if limit_bytes is None:
         _write(info, target, longest_px, CRF, None, report)
         return
+    if info.duration_s is None:  # recorders that stream do not declare it
+        ends_s = [float(times_s[-1]) for times_s in _times_s(info.path) if len(times_s)]
+        info = replace(info, duration_s=max(ends_s, default=info.start_s) - info.start_s)
     if info.video is None:
         _write(info, target, 0, CRF, limit_bytes, report)
         return

@@ -42,10 +42,9 @@ VALUES = ("valence", "arousal", "valence_low", "valence_high", "arousal_low", "a
 BOX = ("face_x", "face_y", "face_w", "face_h")
 OBSERVED = ("has_face", "has_speech", "has_text")
 TAKEN = ("time_s", *VALUES, *BOX, *OBSERVED)
-NO_NAME = r"\s:'\"<>"  # characters that end the name of a folder here
-FOLDERS = re.compile(
-    rf"(?<![\w.~/<])/(?:[^/{NO_NAME}]+/)+|(?<!\w)[A-Za-z]:\\(?:[^\\{NO_NAME}]+\\)+"
-)
+# Names of folders may hold blanks, not at their ends: those stand between a path and the next.
+NAME = r"""[^/\\\s:'"<>](?:[^/\\\r\n\t:'"<>]*[^/\\\s:'"<>])?"""
+FOLDERS = re.compile(rf"(?:(?<!\w)[A-Za-z]:[/\\]|(?<![\w.~/<])/)(?:{NAME}[/\\])+")
 
 
 class Answer(Protocol):

@@ -13,6 +13,7 @@ window.maven = window.maven || {};
 (function (maven) {
   const INSIDE_S = 0.001; // seeks go just inside a frame: times come rounded
   const LABEL_PX = 13;
+  const STEPS = 3; // fewer say little of how long a picture lasts
   const SPEEDS = [0.25, 0.5, 0.75, 1, 1.5, 2];
 
   // A data: URL as a blob: seeking in it costs no decoding of base64, in any browser.
@@ -23,6 +24,16 @@ window.maven = window.maven || {};
     const bytes = new Uint8Array(text.length);
     for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     return URL.createObjectURL(new Blob([bytes], { type: head[1] }));
+  }
+
+  // How long a picture lasts: a row belongs to each. What a file declares is a guess where pictures
+  // come at uneven times, or nothing.
+  function picture_s(view) {
+    if (!view.video) return 0.04;
+    const times_s = (!view.step_s && view.people[0]?.time_s) || [];
+    const steps_s = times_s.slice(1).map((t, i) => t - times_s[i]).sort((a, b) => a - b);
+    if (steps_s.length >= STEPS) return steps_s[steps_s.length >> 1];
+    return view.video.rate_hz ? 1 / view.video.rate_hz : 0.04;
   }
 
   function screen(panel, view) {
@@ -117,7 +128,7 @@ window.maven = window.maven || {};
     const { made, media } = screen(panel, view);
     const draw_box = overlay(made, view);
     const tools = controls(panel);
-    const frame_s = view.video ? 1 / view.video.rate_hz : 0.04;
+    const frame_s = picture_s(view);
     const offset_s = view.media.offset_s || 0;
     let now_s = view.start_s;
     let asked_s = null; // where a seek went, as long as nothing was played since
