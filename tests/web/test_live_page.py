@@ -31,6 +31,19 @@ const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 navigator.mediaDevices.getUserMedia = (wanted) =>
   wanted.video ? Promise.reject(new DOMException("", "NotAllowedError")) : ask(wanted);
 """
+SLOW_SOUND = """
+window.pictures = 0;
+const load = Worklet.prototype.addModule;
+Worklet.prototype.addModule = async function (...all) {
+  await new Promise((done) => setTimeout(done, 800));
+  return load.apply(this, all);
+};
+const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (message) {
+  window.pictures += new Uint8Array(message, 0, 1)[0] === 1;
+  return send.call(this, message);
+};
+"""
 LISTEN = """async () => {
   const context = new OfflineAudioContext(1, 48000, 48000);
   await context.audioWorklet.addModule("/static/microphone.js");
@@ -177,7 +190,16 @@ def test_a_recording_is_analysed_saved_or_discarded_as_one_likes(
     page.get_by_role("button", name="Stop recording").click()
     page.get_by_role("button", name="Discard").click()
     page.get_by_text("The recording was discarded.").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Record"
     assert server.files() == []
+
+
+def test_pictures_go_on_where_the_sound_takes_its_time(page: Any) -> None:
+    page.add_init_script(SLOW_SOUND)
+    page.reload()
+    begin(page)
+    wait_until(lambda: page.evaluate("pictures") > 10)
+    page.locator("#box").wait_for()
 
 
 def test_a_refused_camera_leaves_the_voice(page: Any, server: Server) -> None:

@@ -123,6 +123,8 @@ def test_a_clip_that_is_worked_on_then_cancelled(browser: Any, server: Server) -
         assert axe_faults(page) == []
         page.get_by_role("button", name="Cancel").click()
         page.get_by_role("heading", name="This clip was cancelled").wait_for()
+        assert "%" not in page.title()
+        assert page.evaluate("document.activeElement.id") == "again"
         page.get_by_role("button", name="Delete").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         page.wait_for_url(f"{server.address}/")
@@ -170,6 +172,43 @@ def test_a_server_that_is_away_for_a_while(browser: Any, tmp_path: Path, piece: 
         page.get_by_role("slider", name="Position in the clip").wait_for(timeout=WAIT_MS)
         assert page.locator("#connection").inner_text() == ""
         watch.expected("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
+
+
+def test_keys_work_after_a_click_on_the_picture(browser: Any, server: Server, done: str) -> None:
+    with opened(browser) as (page, _):
+        page.goto(f"{server.address}/clips/{done}")
+        place = page.get_by_role("slider", name="Position in the clip")
+        place.wait_for()
+        page.locator("video").click()
+        assert page.evaluate("document.activeElement.id") == "main"
+        page.keyboard.press("End")
+        assert float(place.get_attribute("aria-valuenow")) > PIECE_S - 0.1
+
+
+def test_a_refusal_stays_to_be_read(browser: Any, server: Server, done: str) -> None:
+    with opened(browser) as (page, watch):
+        why = "there is no space left"
+        page.route("**/overlay?*", lambda route: route.fulfill(status=507, json={"detail": why}))
+        page.goto(f"{server.address}/clips/{done}")
+        with page.expect_response(f"**/api/clips/{done}"):  # looks again at once
+            page.get_by_role("button", name="Make it").click()
+        page.wait_for_timeout(200)
+        assert page.get_by_role("alert").filter(has_text=why).is_visible()
+        watch.expected("507")
+
+
+def test_back_to_a_clip_that_was_deleted(browser: Any, server: Server, piece: Path) -> None:
+    with opened(browser) as (page, watch):
+        page.goto(f"{server.address}/clips/{finish(server, piece)}")
+        page.get_by_role("slider", name="Position in the clip").wait_for()
+        page.route(f"{server.address}/", lambda route: route.fulfill(status=204))  # stays here
+        page.get_by_role("button", name="Delete").click()
+        with page.expect_request(f"{server.address}/"):
+            page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+        page.get_by_role("heading", name="This clip was deleted").wait_for()
+        assert page.locator(".viewer").count() == 0
+        watch.expected("404")
 
 
 def test_the_page_loads_the_viewer_as_the_report_does(browser: Any, server: Server) -> None:
@@ -258,6 +297,21 @@ def test_two_people_of_one_clip(browser: Any, server: Server, two_people: str) -
         page.locator("#clip").select_option(two_people)
         page.get_by_role("button", name="Add").click()
         page.locator(".column").wait_for()
+
+
+def test_whoever_comes_back_while_it_loads_gets_it_once(
+    browser: Any, server: Server, done: str
+) -> None:
+    with opened(browser) as (page, _):
+        page.add_init_script("""
+          const asked = window.fetch;
+          window.fetch = (...options) => {
+            document.dispatchEvent(new Event("visibilitychange"));
+            return asked(...options);
+          };""")
+        compared(page, server, done)
+        page.wait_for_load_state("networkidle")
+        assert page.locator(".column").count() == 1
 
 
 def test_a_clip_to_compare_is_gone(browser: Any, server: Server, done: str) -> None:

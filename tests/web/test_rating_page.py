@@ -135,6 +135,7 @@ def test_following_the_answer_a_second_late_is_found_out(
         assert scored["ccc_at_lag"] > 0.97 > 0.7 > scored["ccc_mean"]
         tiles = page.locator(".tile").all_inner_texts()
         assert [f"+{scored['lag_s']:.2f} s" in tile for tile in tiles].count(True) == 1
+        page.wait_for_selector(".curves path.curves-chosen >> nth=1", state="attached")
         assert page.locator(".curves path.curves-chosen").count() == 2
         assert axe_faults(page) == []
 
@@ -237,6 +238,46 @@ def test_what_is_not_saved_is_there_again(
         page.wait_for_selector("#work[data-state=ready]")  # saved: nothing is kept any more
 
 
+def test_what_is_changed_later_is_kept_too_until_the_clip_is_deleted(
+    browser: Any, server: Server, clip: Callable[..., str]
+) -> None:
+    one = clip()
+    with rating(browser, server, one) as (page, watch):
+        page.fill("#rater", "   ")
+        page.click("#play")  # a name of blanks is none
+        assert page.locator("#work").get_attribute("data-state") == "ready"
+        page.fill("#rater", "Ada")
+        rate(page, 0.5, lambda _: (0.5, 0.5))
+        page.fill("#rater", " Grace ")
+        page.select_option("#mode", "arousal")
+        page.reload()
+        page.wait_for_selector("#work[data-state=paused]")
+        assert page.input_value("#rater").strip() == "Grace"
+        assert page.input_value("#mode") == "arousal"
+        server.ask("DELETE", f"/api/clips/{one}")
+        page.reload()
+        page.wait_for_selector("#trouble:text('There is no such clip.')")
+        assert page.evaluate("localStorage.length") == 0
+        watch.expected("404")
+
+
+def test_a_clip_that_is_not_ready_is_waited_for(
+    browser: Any, server: Server, clip: Callable[..., str]
+) -> None:
+    one = clip()
+    shelf = Shelf(server.folder)
+    try:
+        shelf.change(one, state="cancelled")
+        with opened(browser) as (page, _):
+            page.goto(f"{server.address}/clips/{one}/rate")
+            page.wait_for_selector("#trouble:text('This clip has no result yet.')")
+            shelf.change(one, state="done")
+            page.wait_for_selector("#work[data-state=ready]")
+            assert page.inner_text("#trouble") == ""
+    finally:
+        shelf.close()
+
+
 def test_one_after_the_other_and_only_while_held(
     browser: Any, server: Server, clip: Callable[..., str]
 ) -> None:
@@ -303,6 +344,7 @@ def test_raters_are_compared_and_deleted(
         page.click("dialog .danger")
         page.wait_for_selector("#results-about:text('1 rating by 1 rater.')")
         assert "How the raters agree" not in page.inner_text("#results-body")
+        assert page.evaluate("document.activeElement.id") == "show"
         page.fill("#rater", "Cy")
         page.locator("#surface").focus()
         page.keyboard.press("Space")

@@ -29,18 +29,24 @@
   let clip = null;
   let viewer = null;
   let leaving = false; // it is being deleted here: nobody asks for it any more
+  const refused = make("p", { class: "banner", role: "alert" });
+  refused.style.marginTop = "var(--gap)";
 
   function only(...shown) {
     for (const part of ["working", "trouble", "viewer", "take"]) {
       at(part).hidden = !shown.includes(part);
     }
+    if (!document.activeElement.closest("[hidden]")) return;
+    const next = at(shown[0]).querySelector("button:not([hidden]), a"); // else the focus is lost
+    (next ?? at("main")).focus();
   }
 
   function trouble(title, why, again) {
+    at("again").hidden = !again;
     only("trouble");
     put(at("trouble-title"), title);
     put(at("why"), why);
-    at("again").hidden = !again;
+    document.title = `${again ? clip.name : title} · maven`;
     page.say(`${title}. ${why}`);
   }
 
@@ -118,6 +124,8 @@
   }
 
   function gone() {
+    document.querySelector("dialog.question")?.close("no");
+    put(refused, "");
     viewer?.destroy();
     viewer = null;
     at("actions").hidden = true;
@@ -126,36 +134,43 @@
       ? ["This clip was deleted", "Its upload, results and ratings are gone."]
       : ["There is no such clip", "It may have been deleted, or the address is not whole."];
     if (!clip) put(at("name"), "No clip");
-    document.title = `${title} · maven`;
     trouble(title, why, false);
     return null;
   }
 
-  async function order(action, options) {
+  /** Ask for something; where it is refused, why stands below what `button` is in. */
+  async function order(button, action, method = "POST") {
+    put(refused, "");
     try {
-      await page.ask(`${path}${action}`, options);
+      await page.ask(`${path}${action}`, { method });
       return true;
     } catch (error) {
       if (!(error instanceof page.Refused)) throw error;
-      page.connection(error.message);
+      button.closest(".panel, .toolbar").after(refused);
+      put(refused, error.status ? error.message : "maven did not answer. Try it again.");
       return false;
     } finally {
       look.now();
     }
   }
 
-  at("cancel").onclick = () => order("/cancel", { method: "POST" });
-  at("again").onclick = () => order("/again", { method: "POST" });
+  at("cancel").onclick = () => order(at("cancel"), "/cancel");
+  at("again").onclick = () => order(at("again"), "/again");
   at("make").onclick = () => {
     const action = page.busy(clip) ? "/cancel" : `/overlay?blur=${at("blur").checked}`;
-    order(action, { method: "POST" });
+    order(at("make"), action);
   };
   at("delete").onclick = async () => {
     if (!(await page.sureToDelete(clip.name))) return;
     leaving = true;
-    if (await order("", { method: "DELETE" })) location.href = "/";
+    if (await order(at("delete"), "", "DELETE")) location.href = "/";
     else leaving = false;
   };
+  window.addEventListener("pageshow", (event) => {
+    if (!event.persisted) return; // not back to the page as it was left
+    leaving = false;
+    look.now();
+  });
 
   const look = page.poll(async () => {
     if (leaving) return CALM_MS;

@@ -8,6 +8,7 @@
 
   const LOCAL = ["localhost", "127.0.0.1", "[::1]"];
   const COMPUTER = LOCAL.includes(location.hostname) ? "this computer" : "the computer that runs maven";
+  page.COMPUTER = COMPUTER;
   const RETRY_MS = [1000, 2000, 4000, 5000];
   const STAGES = [
     ["checking", "Check", "checking the file"],
@@ -99,9 +100,9 @@
       } finally {
         looking = false;
       }
-      if (again) turn();
-      else if (wait_ms !== null) timer = setTimeout(turn, wait_ms);
-      else document.removeEventListener("visibilitychange", turn);
+      if (wait_ms === null) document.removeEventListener("visibilitychange", turn);
+      else if (again) turn();
+      else timer = setTimeout(turn, wait_ms);
     }
 
     document.addEventListener("visibilitychange", turn);

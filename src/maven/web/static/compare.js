@@ -14,7 +14,7 @@
   const clips = new Map(); // id -> clip, finished ones
   const views = new Map(); // id -> view
   let columns = [];
-  let following = []; // columns that play together with the first
+  let linked = []; // columns that play together, the others as the first of them
   let drawing = 0;
 
   const share = () => at("axis").value === "share";
@@ -24,6 +24,8 @@
   const playing = (column) => column.media && !column.media.paused && !column.media.ended;
   const curves = maven.compareCurves(at("curves"), (to) => columns.forEach((one) => seek(one, to)));
 
+  const players = () => columns.filter((column) => column.media && !column.media.error);
+
   // -- what moves --------------------------------------------------------------------------------
 
   function refresh() {
@@ -31,7 +33,7 @@
     follow();
     for (const column of columns) column.refresh();
     curves.move(columns);
-    const lead = columns[0] ? position(columns[0]) : 0;
+    const lead = furthest();
     if (document.activeElement !== at("position") || columns.some(playing)) {
       at("position").value = Math.round((1000 * lead) / curves.end);
     }
@@ -47,6 +49,15 @@
   }
 
   const end = (column) => (share() ? 1 : column.length_s);
+  const over = (column) =>
+    position(column) >= 0.99 * end(column) ||
+    column.media.currentTime >= 0.99 * column.media.duration;
+
+  // Where the columns stand: the first that plays, else the one furthest along.
+  function furthest() {
+    const first = columns.find(playing);
+    return first ? position(first) : Math.max(0, ...columns.map(position));
+  }
 
   // Resolves when a player has the picture of its time and can go on from there.
   const ready = ({ media }) =>
@@ -62,26 +73,26 @@
     });
 
   async function together() {
-    const playable = columns.filter((column) => column.media && !column.media.error);
-    const [lead, ...others] = playable;
-    if (columns.some(playing)) return rest(playable);
-    if (!lead) return;
-    const over = playable.some((column) => position(column) >= 0.99 * end(column));
-    const from = over ? 0 : Math.max(0, position(lead));
+    if (columns.some(playing)) return rest(players());
+    const playable = players();
+    const from = furthest();
     for (const column of playable) seek(column, from);
-    await Promise.all(playable.map(ready)); // so that none begins later than the others
-    for (const column of playable) {
+    if (playable.every(over)) for (const column of playable) seek(column, 0);
+    const going = playable.filter((column) => !over(column)); // the others stay at their end
+    const [lead] = going;
+    await Promise.all(going.map(ready)); // so that none begins later than the others
+    for (const column of going) {
       const rate = share() ? column.length_s / lead.length_s : 1;
       column.media.playbackRate = Math.min(RATES[1], Math.max(RATES[0], rate));
       column.media.muted = column !== lead; // one voice can be understood
       column.media.play().catch(() => {}); // the player says itself why it cannot
     }
-    following = others;
+    linked = going;
   }
 
-  function rest(playable) {
-    following = [];
-    for (const { media } of playable) {
+  function rest(resting) {
+    linked = linked.filter((column) => !resting.includes(column));
+    for (const { media } of resting) {
       media.pause();
       media.muted = false;
       media.playbackRate = 1;
@@ -90,10 +101,10 @@
 
   // A player that fell behind, or ran ahead, of the first catches up.
   function follow() {
-    const [lead] = columns;
-    following = following.filter((column) => columns.includes(column) && playing(column));
-    if (!lead || !playing(lead)) return;
-    for (const column of following) {
+    const left = linked.filter((column) => !columns.includes(column) || !playing(column));
+    if (left.length) rest(left);
+    const [lead, ...others] = linked;
+    for (const column of others) {
       const late_s = (position(lead) - position(column)) * (share() ? column.length_s : 1);
       const inside = position(lead) < end(column);
       if (inside && Math.abs(late_s) > APART_S && !column.media.seeking) seek(column, position(lead));
@@ -194,7 +205,8 @@
     );
     if (!clips.size) at("clip").append(make("option", {}, "no finished clip"));
     const query = new URLSearchParams(location.search);
-    const asked = (query.get("ids") ?? "").split(",").filter(Boolean).slice(0, MOST);
+    const named = (query.get("ids") ?? "").split(",").filter(Boolean);
+    const asked = named.slice(0, MOST);
     const people = (query.get("people") ?? "").split(",").map((text) => (text ? Number(text) : -1));
     const ids = asked.filter((id) => clips.has(id));
     const gone = asked.length - ids.length;
@@ -206,10 +218,11 @@
       const rest = views.get(ids[0]).people.length - 1;
       for (let k = 0; k < Math.min(rest, MOST - 1); k++) await add(ids[0], -1);
     }
-    if (gone) {
-      put(at("missing"), gone === 1 ? "One clip is not there, or not finished."
-        : `${gone} clips are not there, or not finished.`); // prettier-ignore
-    }
+    const lines = [];
+    if (named.length > MOST) lines.push("Six at most; the first six are shown.");
+    if (gone === 1) lines.push("One clip is not there, or not finished.");
+    else if (gone) lines.push(`${gone} clips are not there, or not finished.`);
+    if (lines.length) put(at("missing"), lines.join(" "));
     draw();
     return null;
   }
@@ -232,5 +245,10 @@
     const to = (at("position").value / 1000) * curves.end;
     for (const column of columns) seek(column, to);
   };
+  addEventListener("pageshow", ({ persisted }) => {
+    if (!persisted) return;
+    rest(players()); // the browser stopped them as the page was left
+    moved();
+  });
   page.poll(load);
 })();

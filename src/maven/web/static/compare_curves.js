@@ -12,6 +12,7 @@
   const [LEFT_PX, RIGHT_PX, TOP_PX, HEIGHT_PX, BETWEEN_PX] = [40, 24, 22, 150, 14];
   const ROOM_PX = 14; // between the letters at the ends of lines
   const TAB_PX = 18; // from one letter over the cursors to the next
+  const SLOP_PX = 8; // that a finger moves sideways before it moves the clips: it may be scrolling
   const PLOTS = ["valence", "arousal"];
   const ENDS = { valence: ["unpleasant", "pleasant"], arousal: ["calm", "excited"] };
   const bottom = TOP_PX + 2 * HEIGHT_PX + BETWEEN_PX;
@@ -174,16 +175,24 @@
     }
 
     let held = false;
+    let moves = false; // whether it moves the clips: a finger only once it goes sideways
+    let down_px = 0;
     const point = (event) => {
       const at_px = event.clientX - svg.getBoundingClientRect().left;
       asked(Math.min(1, Math.max(0, (at_px - LEFT_PX) / width)) * curves.end);
     };
     svg.addEventListener("pointerdown", (event) => {
       held = true;
+      moves = event.pointerType !== "touch";
+      down_px = event.clientX;
       svg.setPointerCapture(event.pointerId);
-      point(event);
+      if (moves) point(event);
     });
-    svg.addEventListener("pointermove", (event) => held && point(event));
+    svg.addEventListener("pointermove", (event) => {
+      moves ||= Math.abs(event.clientX - down_px) > SLOP_PX;
+      if (held && moves) point(event);
+    });
+    svg.addEventListener("pointerup", (event) => held && !moves && point(event));
     svg.addEventListener("lostpointercapture", () => (held = false));
     new ResizeObserver(() => shown.length && draw()).observe(element);
     return curves;

@@ -13,6 +13,8 @@ window.maven = window.maven || {};
   const LEFT_PX = 62; // names and numbers
   const PAPER_PX = 700; // width of the graph on paper
   const SHORTEST_S = 0.5;
+  const JUMP_S = 0.5; // more at once than playing moves the cursor
+  const SWIPE_PX = 8; // a finger that moves less taps
   const BOXES = {
     valence: { top: 6, height: 86 },
     arousal: { top: 98, height: 86 },
@@ -148,6 +150,7 @@ window.maven = window.maven || {};
         const d = bars(frame, series.unanswered, BOXES[name].top, BOXES[name].height);
         add("path", { d, class: "course-missing", fill: hatch });
       }
+      drawn.append(...drawn.querySelectorAll(".course-end")); // over the hatching
       share(frame, add, cut, cut.visual_weight, BOXES.face, "face", series.unseen, hatch);
       share(frame, add, cut, cut.audio_weight, BOXES.voice, "voice", series.unheard, hatch);
       share(frame, add, cut, cut.text_weight, BOXES.words, "words", series.unsaid, hatch);
@@ -184,6 +187,7 @@ window.maven = window.maven || {};
     }
 
     function window_s(from, length) {
+      leave(); // what it says is no longer below the pointer
       const kept = clamp(length, Math.min(SHORTEST_S, end_s - view.start_s), end_s - view.start_s);
       from_s = clamp(from, view.start_s, end_s - kept);
       to_s = from_s + kept;
@@ -200,6 +204,7 @@ window.maven = window.maven || {};
     }
 
     function time(time_s) {
+      const seen = (at_s >= from_s && at_s <= to_s) || Math.abs(time_s - at_s) > JUMP_S;
       at_s = time_s;
       const reading = series && series.reading(time_s);
       plot.setAttribute("aria-valuenow", time_s.toFixed(3));
@@ -208,7 +213,8 @@ window.maven = window.maven || {};
         : "nothing observed";
       plot.setAttribute("aria-valuetext", `${maven.clock(time_s)}, ${values}`);
       const length = to_s - from_s;
-      if (time_s < from_s || time_s > to_s) window_s(time_s - length / 10, length);
+      // Whoever looks elsewhere while it plays is not taken back.
+      if (seen && (time_s < from_s || time_s > to_s)) window_s(time_s - length / 10, length);
       else place();
     }
 
@@ -269,15 +275,23 @@ window.maven = window.maven || {};
       event.preventDefault();
     }
 
+    let finger_px = null; // where a finger came down that may want to scroll the page
     plot.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       plot.setPointerCapture(event.pointerId);
-      seek(event, false);
+      finger_px = event.pointerType === "touch" ? event.clientX : null;
+      if (finger_px === null) seek(event, false);
     });
     plot.addEventListener("pointermove", (event) => {
-      if (plot.hasPointerCapture(event.pointerId)) seek(event, true);
+      if (Math.abs(event.clientX - (finger_px ?? event.clientX)) > SWIPE_PX) finger_px = null;
+      if (finger_px === null && plot.hasPointerCapture(event.pointerId)) seek(event, true);
       if (series && event.pointerType !== "touch") read(event);
     });
+    plot.addEventListener("pointerup", (event) => {
+      if (finger_px !== null) seek(event, false);
+      finger_px = null;
+    });
+    plot.addEventListener("pointercancel", () => (finger_px = null));
     plot.addEventListener("pointerleave", leave);
     plot.addEventListener("wheel", wheel, { passive: false });
     head.in.addEventListener("click", () => zoom(2));

@@ -8,7 +8,7 @@
   const TRAIL_S = 4;
   const DELAYS = 20; // answers over which the delay is a median
   const LATE_MS = 600;
-  const SLOW = "This computer is too busy to keep up: answers come late, and some without a face.";
+  const SLOW = `Answers come late, and some without a face: ${page.COMPUTER} is too busy to keep up.`;
   const KEPT = 200_000; // answers, five hours
   const ROOM_BYTES = 200_000; // that may wait in the socket
   const SOURCES = [
@@ -144,7 +144,7 @@
   function heard(event) {
     const told = JSON.parse(event.data);
     if (told.type === "answer") show(told);
-    else if (told.type === "frame") session.senses.frameBack();
+    else if (told.type === "frame") session?.senses?.frameBack();
     else if (told.type === "ready") begin();
   }
 
@@ -179,6 +179,7 @@
 
   function lost(kind, line) {
     lacking(kind, line);
+    if (!session?.senses) return;
     const alive = session.senses.stream.getTracks().some((track) => track.readyState === "live");
     if (!alive) end("Camera and microphone stopped.");
   }
@@ -235,6 +236,7 @@
   });
   find("start").addEventListener("click", () => (session ? end() : start()));
   find("trace").addEventListener("click", () => saveTrace(answers));
+  page.put(find("where"), page.COMPUTER);
   rest();
   drawDial();
 })();

@@ -14,6 +14,7 @@
   const BACK_S = 5;
   const TRAIL_S = 1.5;
   const KEEP_MS = 5000; // how often the rating is kept while it is made
+  const LOOK_MS = 4000; // how often, while there is no result
   const NAMES = ["valence", "arousal"];
 
   let view, media, dial, input, results;
@@ -48,6 +49,16 @@
       clear = true;
     } catch {
       clear = false; // no room, or storage is switched off
+    }
+  }
+
+  /** Of a clip that is no more, nothing is kept. */
+  function forget() {
+    try {
+      const kept = Object.keys(localStorage).filter((key) => key.startsWith(`maven.rating.${id}.`));
+      for (const key of kept) localStorage.removeItem(key);
+    } catch {
+      // storage is switched off
     }
   }
 
@@ -86,8 +97,14 @@
     drawRated();
   }
 
+  /** Whether there is a name; asks for one where there is none. */
+  function named() {
+    at("rater").value = at("rater").value.trim();
+    return at("rater").reportValidity();
+  }
+
   function begin() {
-    if (!at("rater").reportValidity()) return;
+    if (!named()) return;
     if (media.ended) return tell("This is the end of the clip. Go back to rate a part again.");
     tell("");
     const { top, bottom } = at("stage").getBoundingClientRect();
@@ -203,7 +220,7 @@
   // -- saving ------------------------------------------------------------------------------------
 
   async function save() {
-    if (!at("rater").reportValidity()) return;
+    if (!named()) return;
     const rating = trace.both();
     if (rating.time_s.length < 2) {
       tell(left() || "There is nothing to save yet: valence and arousal must both be rated.", true);
@@ -244,7 +261,7 @@
     if (!event.key) return; // a browser that fills in a field
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog")) return;
     const { target } = event;
-    const writes = target.closest("select, input:not([type=checkbox]), [role=slider]");
+    const writes = target.closest("select, input:not([type=checkbox]), [role=slider], .wide");
     const presses = target.closest("button, a, summary, input, select");
     if (event.key === " " && !presses) {
       if (!event.repeat) toggle();
@@ -271,17 +288,20 @@
     at("over").addEventListener("click", startOver);
     at("mode").addEventListener("change", () => {
       input.allow(names());
+      if (unsaved) keep();
       drawRated();
     });
     at("person").addEventListener("change", choose);
     at("rater").addEventListener("change", () => {
-      if (!unsaved) fetchKept();
+      if (unsaved) keep();
+      else fetchKept();
       show(trace.isEmpty() ? "ready" : "paused");
     });
     media.addEventListener("ended", () => state === "rating" && stop());
     media.addEventListener("loadedmetadata", size);
   }
 
+  const removed = () => unsaved || tell(""); // "Saved" may not be true any more
   const pauseIfBusy = () => (state === "rating" || state === "counting") && stop();
 
   function choose() {
@@ -322,7 +342,7 @@
     screen();
     dial = maven.dial(at("surface"), view.circle, { label: "Circumplex" });
     input = maven.rater(at("surface"), dial, { toggle });
-    results = maven.ratings(at("results"), { path, view, at, clock });
+    results = maven.ratings(at("results"), { path, view, at, clock, removed });
     listen();
     choose();
     size();
@@ -335,11 +355,14 @@
       const clip = await page.ask(path);
       if (clip.state !== "done") throw new page.Refused(409, "This clip has no result yet.");
       view = await page.ask(`${path}/view`);
-      if (!view.media.src) throw new page.Refused(409, "A browser cannot play this clip.");
+      if (!view.media.src) throw new page.Refused(415, "A browser cannot play this clip.");
+      put(at("trouble"), "");
       open(clip);
     } catch (error) {
-      if (error.status !== 404 && error.status !== 409) throw error;
+      if (![404, 409, 415].includes(error.status)) throw error;
       put(at("trouble"), error.status === 404 ? "There is no such clip." : error.message);
+      if (error.status === 404) forget();
+      if (error.status === 409) return LOOK_MS;
     }
     return null;
   });

@@ -40,7 +40,7 @@
     return make("div", { class: "tile" }, make("dt", {}, label), text);
   }
 
-  maven.ratings = function (element, { path, view, at, clock }) {
+  maven.ratings = function (element, { path, view, at, clock, removed }) {
     const body = at("results-body");
     let person = 0;
     let scores = null;
@@ -251,12 +251,14 @@
 
     const remove = (rating) =>
       guarded(async () => {
-        const text = "It is removed from this computer, and the scores are made without it.";
+        const text = `It is removed from ${page.COMPUTER}, and the scores are made without it.`;
         if (!(await page.sure(`Delete the rating of ${rating.rater}?`, text, "Delete"))) return;
         await page.ask(`${path}/ratings/${rating.id}`, { method: "DELETE" });
         points.delete(rating.id);
         await ask();
         await fill();
+        removed();
+        (at("show").hidden ? at("results-title") : at("show")).focus();
         page.say(`The rating of ${rating.rater} is deleted`);
       });
 

@@ -110,13 +110,13 @@
     function forget() {
       blob = null;
       show();
-      button.focus();
+      (button.disabled ? element.querySelector("#start") : button).focus();
     }
 
     async function analyse(event) {
       const pressed = event.target;
       pressed.disabled = true;
-      page.put(result, "Sending it to maven on this computer …");
+      page.put(result, `Sending it to maven on ${page.COMPUTER} …`);
       try {
         const clip = await page.ask(`/api/clips?name=${encodeURIComponent(name)}`, {
           method: "POST",

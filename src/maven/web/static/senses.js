@@ -147,6 +147,10 @@
   }
 
   maven.senses = async ({ video, send, room, note }) => {
+    const stopped = (kind, source) => () => {
+      source.reason = `The ${kind} stopped.`;
+      note(kind, source.reason);
+    };
     const camera = await device("camera", { video: CAMERA });
     const microphone = await device("microphone", { audio: MICROPHONE });
     const tracks = [camera.track, microphone.track].filter(Boolean);
@@ -155,19 +159,19 @@
     if (camera.track) {
       video.srcObject = new MediaStream([camera.track]);
       await video.play();
-      frames = pictures(video, { send, room });
-      camera.track.onended = () => note("camera", "The camera stopped.");
+      camera.track.onended = stopped("camera", camera);
     }
     if (microphone.track) {
       try {
         context = await sound(microphone.track, send);
-        microphone.track.onended = () => note("microphone", "The microphone stopped.");
+        microphone.track.onended = stopped("microphone", microphone);
       } catch (error) {
         microphone.track.stop();
         stream.removeTrack(microphone.track);
         microphone.reason = why("microphone", error);
       }
     }
+    if (camera.track) frames = pictures(video, { send, room }); // last: it answers to frameBack()
     return {
       stream,
       camera: camera.reason,

@@ -156,6 +156,10 @@
       next();
     }
 
+    window.addEventListener("beforeunload", (event) => {
+      if (sending) event.preventDefault(); // what is not sent yet would be lost
+    });
+
     return {
       add(files) {
         const { pairs, left } = pair(files);

@@ -96,7 +96,7 @@ window.maven = window.maven || {};
       const { key, target } = event;
       if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;
       const first = document.querySelector(".viewer") === root;
-      if (!root.contains(target) && !(target === document.body && first)) return;
+      if (!root.contains(target) && !(first && target.contains(root))) return;
       if (target.matches(FIELDS) || target.closest("dialog")) return;
       if (key === " " && target.closest(PRESSED)) return;
       const action = /^[1-9]$/.test(key) ? () => person(Number(key) - 1) : actions[key];
