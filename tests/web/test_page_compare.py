@@ -71,11 +71,11 @@ def test_the_long_one_goes_on_after_the_short_one(
         compared(page, server, *clips)
         page.locator("#position").fill("600")
         wait_until(lambda: each(page, "currentTime")[1] == pytest.approx(2.4, abs=0.1))
-        assert page.locator("#position-text").inner_text() == "0:02.4"
+        wait_until(lambda: page.locator("#position-text").inner_text() == "0:02.4")
         page.get_by_role("button", name="Play together").click()
         wait_until(lambda: each(page, "currentTime")[1] > 2.7)
         assert each(page, "currentTime")[0] == pytest.approx(SHORT_S, abs=0.02)
-        assert page.locator("#position-text").inner_text() > "0:02.4"
+        wait_until(lambda: page.locator("#position-text").inner_text() > "0:02.4")
         wait_until(lambda: each(page, "ended")[1])
         page.get_by_role("button", name="Play together").click()  # all are over: from the start
         wait_until(lambda: 0.2 < max(each(page, "currentTime")) < 1.4)
