@@ -9,8 +9,8 @@ public-domain portrait, warped, and a synthetic voice.
 from __future__ import annotations
 
 import argparse
-import io
 import json
+import math
 import os
 import re
 import shutil
@@ -27,16 +27,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
 import maven
+from demo_pieces import DEMO, copy_piece
 from fake_devices import fake_devices
 from maven import media
 from maven.render.encode import Mp4Writer
 
-DEMO = Path(maven.__file__).parent / "assets" / "demo.mp4"
 WIDTHS = (1440, 1024, 390)
 MOMENT_S = 5.6
 OVERLAYS = {"360p": (640, 360), "1080p": (1920, 1080), "portrait": (1080, 1920)}
@@ -61,7 +60,7 @@ def main() -> None:
                 report(browser, folder, given.out)
             if "pages" in given.only:
                 with served(folder / "data") as address:
-                    pages(browser, address, given.out)
+                    pages(browser, address, folder, given.out)
         if "live" in given.only:
             devices = fake_devices(DEMO, folder, LIVE_S)
             with chromium(*devices.arguments) as browser, served(folder / "live") as address:
@@ -201,10 +200,11 @@ def ask(address: str, path: str, body: bytes | None = None, kind: str = "octet-s
         return json.load(answer)
 
 
-def pages(browser: Any, address: str, out: Path) -> None:
+def pages(browser: Any, address: str, folder: Path, out: Path) -> None:
     """Queue, result, comparison and rating."""
     clip = DEMO.read_bytes()
-    takes = {"with%20sound": clip, "without%20sound": silent()}
+    silent = copy_piece(folder / "silent.mp4", math.inf, ("video",))
+    takes = {"with%20sound": clip, "without%20sound": silent.read_bytes()}
     ids = [ask(address, f"/api/clips?name={k}.mp4", body)["id"] for k, body in takes.items()]
     while ask(address, f"/api/clips/{ids[1]}")["state"] != "done":
         time.sleep(0.5)
@@ -220,18 +220,6 @@ def pages(browser: Any, address: str, out: Path) -> None:
     for rater, late_s, scale in (("Ada", 0.8, 0.9), ("Ben", 1.5, 0.7)):
         rate(address, ids[0], rater, late_s, scale)
     shot(browser, f"{address}clips/{ids[0]}/rate", out, "rate", results_shown)
-
-
-def silent() -> bytes:
-    """The clip without its sound."""
-    target = io.BytesIO()
-    with av.open(str(DEMO)) as old, av.open(target, "w", format="mp4") as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(old.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                new.mux(packet)
-    return target.getvalue()
 
 
 def rate(address: str, clip: str, rater: str, late_s: float, scale: float) -> None:

@@ -11,6 +11,8 @@ affect") with equal widths so that no name is squeezed out, and Neutral inside
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -69,3 +71,12 @@ def region_centre_rad(name: str) -> float:
     """
     angle = (SECTORS.index(name) + 0.5) * SECTOR_RAD
     return float(angle - 2 * np.pi if angle > np.pi else angle)
+
+
+def circle() -> dict[str, Any]:
+    """Describe the regions for who draws them: radius of the neutral one, sectors from +valence."""
+    return {
+        "neutral": NEUTRAL_INTENSITY,
+        "sector_rad": float(SECTOR_RAD),
+        "names": list(SECTORS),
+    }

@@ -29,6 +29,7 @@ from maven.inference import (
     sight_s,
 )
 from maven.render.summary import MOMENT_GAP_S, peaks, words_around
+from maven.render.tables import OBSERVED
 from maven.timeline import Mask, Times, place_words, smooth, windows
 
 if TYPE_CHECKING:
@@ -154,9 +155,7 @@ def moment(
         m: Driver(
             bool(at[has]), float(at[f"{m}_weight"]), *map(float, series.contributions[row, k])
         )
-        for k, (m, has) in enumerate(
-            zip(MODALITIES, ("has_face", "has_speech", "has_text"), strict=True)
-        )
+        for k, (m, has) in enumerate(zip(MODALITIES, OBSERVED, strict=True))
     }
     return Moment(
         row,

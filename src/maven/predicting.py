@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from maven.pipeline import Analysis
     from maven.transcribe import Transcriber
 
-BLUR_HZ = 10.0  # as in `maven.pipeline`, which is heavy to import
 FORMATS = ("csv", "parquet", "json", "vtt")
 
 
@@ -110,8 +109,6 @@ def predict(
         refuse(f"--threads: got {threads}; accepted: 1 to 1024")
     if blur and not overlay:
         refuse("--blur: it is the overlay whose faces are blurred; accepted: --overlay --blur")
-    if blur and rate_hz is not None and rate_hz < BLUR_HZ:
-        refuse(f"--blur: needs a --rate of {BLUR_HZ:g} or more, got {rate}: faces would be missed")
     check_device(device)
     with one_line_errors(debug):
         check_files([*media, *([transcript] if transcript else [])])
@@ -124,9 +121,12 @@ def predict(
     with one_line_errors(debug):
         from maven.checkpoint import load
         from maven.faces.detect import CenterFace
-        from maven.pipeline import Settings, analyze
+        from maven.pipeline import BLUR_HZ, Settings, analyze
         from maven.render.tables import check_formats
 
+        if blur and rate_hz is not None and rate_hz < BLUR_HZ:
+            least = f"needs a --rate of {BLUR_HZ:g} or more"
+            refuse(f"--blur: {least}, got {rate}: faces would be missed")
         check_formats(wanted.formats)
         settings = Settings(transcript, asr, faces, rate_hz, offline)
         transcriber = recogniser(asr, offline)

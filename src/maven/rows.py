@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from maven.circumplex import region, to_polar
 from maven.config import MODALITIES
+from maven.render.tables import BOX
 
 if TYPE_CHECKING:
     from maven.checkpoint import Rest
@@ -123,7 +124,7 @@ class Rows:
             "has_face": observed[:, 0],
             "has_speech": observed[:, 1],
             "has_text": observed[:, 2],
-            **{name: box[:, k] for k, name in enumerate(("face_x", "face_y", "face_w", "face_h"))},
+            **{name: box[:, k] for k, name in enumerate(BOX)},
             "face_score": box[:, 4],
             "emotion": region(va[:, 0], va[:, 1]),
         }

@@ -34,7 +34,6 @@ DELAYS = 20  # answers over which the delay shown is a median
 LONG_DELAYS = 10_000  # for the summary
 LINE_S = 1.0  # between lines where there is no terminal
 LEFT_OUT = ("file", "face_id", "frame", "face_score")  # columns that a live answer lacks
-BOX = ("face_x", "face_y", "face_w", "face_h")
 
 Add = Callable[["Answer"], None]
 Show = Callable[["Reading"], None]
@@ -285,7 +284,7 @@ def shown() -> Iterator[Show]:
 def recorded(path: Path | None, zero_s: float) -> Iterator[Add]:
     """Write answers to a file, if there shall be one: columns of the long table, time from zero."""
     from maven.files import whole
-    from maven.render.tables import COLUMNS, DIGITS
+    from maven.render.tables import BOX, COLUMNS, DIGITS
 
     if path is None:
         yield lambda answer: None

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from tests import media_factory
-from tests.demo_pieces import copy_piece
 from tests.render.in_step import check_in_step, check_times, file_size_limit, part
 
+from demo_pieces import copy_piece
 from maven import container, media
 from maven.render import encode
 from maven.render.encode import Mp4Writer

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests import media_factory
-from tests.demo_pieces import copy_piece
 from tests.render import frames
 from tests.render.in_step import check_in_step, check_times, file_size_limit
 
+from demo_pieces import copy_piece
 from maven import media
 from maven.faces import track as tracking
 from maven.faces.detect import CenterFace

@@ -18,6 +18,7 @@ from demo_pieces import DEMO, copy_piece
 from maven.media import MediaError, frames, probe
 from maven.render import report as module
 from maven.render.report import write_report
+from maven.render.view import view
 from maven.speech import SpeechSpan
 from maven.transcript import Word
 from media_factory import tone, write_clip
@@ -216,6 +217,20 @@ def test_a_large_video_is_made_to_fit(tmp_path: Path) -> None:
     (tmp_path / "p.mp4").write_bytes(playable)
     assert kind == "video/mp4"
     assert len(list(frames(tmp_path / "p.mp4"))) == len(list(frames(source)))
+
+
+def test_a_view_that_is_there_is_taken_and_stays_as_it_is(tmp_path: Path, piece: Path) -> None:
+    made = of(piece)
+    shown = view(made)
+    shown["media"] |= {"src": "/api/clips/x/media", "poster": "/api/clips/x/poster"}
+    before = json.dumps(shown)
+    for limit_bytes in (module.LIMIT_BYTES, 1000):  # with the video, and without
+        plain, taken = (
+            write_report(made, tmp_path / name, shown=given, limit_bytes=limit_bytes).read_bytes()
+            for name, given in (("plain.html", None), ("taken.html", shown))
+        )
+        assert plain == taken
+    assert json.dumps(shown) == before
 
 
 def test_of_an_analysis(tmp_path: Path, piece: Path) -> None:

@@ -32,12 +32,6 @@ RATE_HZ = 16_000
 UNTIL_S = 2.5
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("live") / "data") as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def _afterwards(server: Server) -> Iterator[None]:
     yield

@@ -21,7 +21,7 @@ from fake_devices import fake_devices
 from maven import media
 from maven.live import Stream
 from maven.render.tables import COLUMNS
-from served import Server, serving, wait_until
+from served import Server, wait_until
 
 CLIP = "talk_long_71s_512.mp4"
 SECONDS = 6.0
@@ -61,12 +61,6 @@ LISTEN = """async () => {
   await new Promise((done) => setTimeout(done, 200));
   return pieces;
 }"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("live") / "data") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

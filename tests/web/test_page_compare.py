@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from browser import chromium, opened
+from browser import opened
 from maven.web.shelf import Shelf
 from maven.web.worker import VIEW
 from rated_clip import put_clip
-from served import Server, serving, wait_until
+from served import Server, wait_until
 
 SHORT_S, LONG_S = 1.5, 4.0
 SUMMARY = {"seconds": 1.0, "valence": None, "arousal": None, "regions": {},
            "face": 1.0, "speech": 0.0, "words": 0.0}  # fmt: skip
 LONG_NAME = f"{'long' * 50}.mp4"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("compare") / "data"
-    Shelf(folder).close()
-    with serving(folder) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

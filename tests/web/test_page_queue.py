@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from browser import axe_faults, chromium, cut_off, opened
-from demo_pieces import DEMO, copy_piece
+from browser import axe_faults, cut_off, opened
+from demo_pieces import DEMO
 from served import Server, serving, wait_until
 
 NAME = "<img src=x onerror=alert(1)> & co.mp4"
@@ -43,23 +42,6 @@ DROP = """([files]) => {
   }
 }"""
 STATES = ("queued", "running", "done", "failed", "cancelled")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("queue") / "data") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def piece(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_piece(tmp_path_factory.mktemp("piece") / "talk.mp4", 2.0)
 
 
 def choose(page: Any, path: Path, name: str | None = None) -> Any:

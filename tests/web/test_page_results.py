@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from browser import axe_faults, chromium, cut_off, opened
+from browser import axe_faults, cut_off, opened
 from demo_pieces import DEMO, copy_piece
 from maven.captions import read_cues
 from served import Server, serving, wait_until
@@ -21,23 +20,6 @@ from served import Server, serving, wait_until
 PIECE_S = 2.0
 WAIT_MS = 60_000
 DOWNLOADS = ["CSV", "Parquet", "JSON", "WebVTT", "Report"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("results") / "data") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def piece(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_piece(tmp_path_factory.mktemp("piece") / "talk.mp4", PIECE_S)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from browser import Watch, axe_faults, chromium, cut_off, opened
+from browser import Watch, axe_faults, cut_off, opened
 from maven.ratings import Floats
 from maven.web.shelf import Shelf
 from rated_clip import answer, put_clip
-from served import Server, serving
+from served import Server
 
 LENGTH_S = 6.0
 SOON = "const late = setTimeout; window.setTimeout = (f, ms, ...more) =>"
@@ -24,20 +24,6 @@ PAD = """
   window.pad = {axes: [0, 0], buttons: Array.from({length: 12}, () => ({pressed: false}))};
   navigator.getGamepads = () => [null, window.pad];
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("rating") / "data"
-    Shelf(folder).close()
-    with serving(folder) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -205,9 +205,7 @@ def _pushes(axes: Axes, scene: Scene, axis: int, limits_s: tuple[float, float]) 
 
 def _observed(figure: Figure, scene: Scene, limits_s: tuple[float, float]) -> None:
     strips = _axes(figure, LEFT_IN, *STRIPS)
-    for i, (m, has) in enumerate(
-        zip(MODALITIES, ("has_face", "has_speech", "has_text"), strict=True)
-    ):
+    for i, (m, has) in enumerate(zip(MODALITIES, tables.OBSERVED, strict=True)):
         strips.axhline(-i, color=FAINT, linewidth=2, zorder=0)
         spans = spans_s(scene.frame, has)
         strips.broken_barh(spans, (-i - 0.3, 0.6), color=COLOURS[m], linewidth=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,8 @@ from maven.render.tables import Chunk
 if TYPE_CHECKING:
     import pandas as pd
 
+    from maven.observe import Progress
     from maven.transcript import Word
-
-Progress = Callable[[str, float, float | None], None]  # stage, seconds done, of how many
 
 NARROWEST_PX, NARROWEST_UPRIGHT_PX = 640, 480  # smaller pictures are enlarged: room to write
 LONGEST_PX = 1920  # larger ones are made smaller

@@ -186,7 +186,7 @@ class _Panel:
     def observed(self, rows: pd.DataFrame, words: Sequence[Word]) -> None:
         """Draw strips of what was observed and, under them, the words that fit."""
         strips = self.axes(LEFT_IN, BELOW_IN + WORDS_IN, COURSE_IN, STRIPS_IN)
-        for i, column in enumerate(("has_face", "has_speech", "has_text")):
+        for i, column in enumerate(tables.OBSERVED):
             strips.axhline(-i, color=FAINT, linewidth=2, zorder=0)
             strips.broken_barh(spans_s(rows, column), (-i - 0.27, 0.54), color=INK, linewidth=0)
         strips.set_yticks([0, -1, -2], ["face", "speech", "words"])

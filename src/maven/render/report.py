@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from maven.files import whole
 from maven.render.playable import poster, write_playable
-from maven.render.view import Answer, data_url, view
+from maven.render.view import NOTHING_TO_PLAY, Answer, data_url, view
 
 if TYPE_CHECKING:
     from maven.observe import Progress
@@ -40,6 +40,7 @@ def write_report(
     analysis: Answer,
     target: Path,
     *,
+    shown: dict[str, Any] | None = None,
     video: bool = True,
     limit_bytes: int = LIMIT_BYTES,
     progress: Progress | None = None,
@@ -49,6 +50,7 @@ def write_report(
     Args:
         analysis: of any clip.
         target: the .html, written beside its place and renamed.
+        shown: the view of it, where there is one already; it stays as it is.
         video: embed what plays. Where it would make the file larger than `limit_bytes`, at any
             quality of use, a picture is embedded and a note says so; without, only the picture.
         limit_bytes: of the file. Answers are always in it, even where they are more.
@@ -61,7 +63,8 @@ def write_report(
         MediaError: the media cannot be read.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    shown, path = view(analysis), analysis.media.path
+    shown, path = dict(shown or view(analysis)), analysis.media.path
+    shown |= {"media": dict(NOTHING_TO_PLAY), "notes": list(shown["notes"])}
     picture = poster(path)
     if picture is not None:
         shown["media"]["poster"] = data_url(picture, "image/jpeg")

@@ -17,7 +17,7 @@ from maven.evaluate import NOTHING, Evaluation
 from maven.features import NAMES
 from maven.files import whole
 from maven.render.score_plots import save_plots
-from maven.render.tables import DIGITS, Provenance
+from maven.render.tables import DIGITS, OBSERVED, Provenance
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -212,7 +212,7 @@ def _write_frames(evaluation: Evaluation, provenance: Provenance, path: Path) ->
         "frame": pa.int64(),
         "time_s": pa.float64(),
         **dict.fromkeys(("label_valence", "label_arousal", "valence", "arousal"), pa.float64()),
-        **dict.fromkeys(("has_face", "has_speech", "has_text"), pa.bool_()),
+        **dict.fromkeys(OBSERVED, pa.bool_()),
     }
     schema = pa.schema(
         list(fields.items()), metadata={b"maven": json.dumps(dict(provenance)).encode()}

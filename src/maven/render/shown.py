@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from maven.config import MODALITIES
 from maven.render import tables
-from maven.render.tables import Chunk
+from maven.render.tables import BOX, OBSERVED, Chunk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +29,6 @@ SLACK_S = 1e-4  # a row is at a picture's time if no further off: text files rou
 VALUES = ("valence", "arousal")
 ENDS = ("valence_low", "valence_high", "arousal_low", "arousal_high")
 WEIGHTS = tuple(f"{name}_weight" for name in MODALITIES)
-OBSERVED = ("has_face", "has_speech", "has_text")
-BOX = ("face_x", "face_y", "face_w", "face_h")
 
 
 @dataclass(frozen=True)

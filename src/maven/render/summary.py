@@ -22,8 +22,7 @@ MOMENTS = 3  # strongest moments a person, where no other number is asked for
 MOMENT_GAP_S = 2.0
 REGIONS = 5  # named regions printed a person; the rest is summed
 WORDS_AROUND_S = 1.5
-USED = ("time_s", "frame", "valence", "arousal", "intensity", "region",
-        "has_face", "has_speech", "has_text")  # fmt: skip
+USED = ("time_s", "frame", "valence", "arousal", "intensity", "region", *tables.OBSERVED)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ Floats = npt.NDArray[np.float64]
 
 VOICE = "Voice"  # the person of a clip in which no face was ever seen
 GROUP_ROWS = 20_000  # of Parquet: few make a large file, many are held until they are written
+BOX = ("face_x", "face_y", "face_w", "face_h")
+OBSERVED = ("has_face", "has_speech", "has_text")  # as `maven.config.MODALITIES`
 DIGITS = 8  # significant digits in text files: more than a float32 holds
 
 

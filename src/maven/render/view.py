@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maven.circumplex import NEUTRAL_INTENSITY, SECTOR_RAD, SECTORS
+from maven.circumplex import NEUTRAL_INTENSITY, circle
 from maven.files import plain
 from maven.render import stills as pictures
 from maven.render.summary import Spread, summarize
+from maven.render.tables import BOX, OBSERVED
 
 if TYPE_CHECKING:
     from maven.media import MediaInfo, VideoInfo
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from maven.transcript import Transcript
 
 SCHEMA = 1
+NOTHING_TO_PLAY = {"src": None, "poster": None, "offset_s": 0.0}
 ROWS = 20_000  # a person, at most
 STEPS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 MOMENTS = 8  # a person, at most
@@ -39,8 +41,6 @@ TIME_DIGITS, VALUE_DIGITS, BOX_DIGITS = 4, 3, 1
 
 VALUES = ("valence", "arousal", "valence_low", "valence_high", "arousal_low", "arousal_high",
           "visual_weight", "audio_weight", "text_weight")  # fmt: skip
-BOX = ("face_x", "face_y", "face_w", "face_h")
-OBSERVED = ("has_face", "has_speech", "has_text")
 TAKEN = ("time_s", *VALUES, *BOX, *OBSERVED)
 # Names of folders may hold blanks, not at their ends: those stand between a path and the next.
 NAME = r"""[^/\\\s:'"<>](?:[^/\\\r\n\t:'"<>]*[^/\\\s:'"<>])?"""
@@ -99,7 +99,7 @@ def view(analysis: Answer, stills: bool = True) -> dict[str, Any]:
         "end_s": _time(told.end_s),
         "video": info.video and _video(info.video),
         "sound": info.audio is not None,
-        "media": {"src": None, "poster": None, "offset_s": 0.0},
+        "media": dict(NOTHING_TO_PLAY),
         "step_s": step_s,
         "people": people,
         "words": [
@@ -107,11 +107,7 @@ def view(analysis: Answer, stills: bool = True) -> dict[str, Any]:
             for w in words
         ],
         "speech": [[_time(span.start_s), _time(span.end_s)] for span in analysis.speech],
-        "circle": {
-            "neutral": NEUTRAL_INTENSITY,
-            "sector_rad": float(SECTOR_RAD),
-            "names": list(SECTORS),
-        },
+        "circle": circle(),
         "interval": analysis.provenance["model"]["intervals"],
         "notes": _without_folders(list(analysis.notes)),
         "provenance": _without_folders(analysis.provenance),

@@ -210,6 +210,11 @@ def router(shelf: Shelf, jobs: Jobs, options: Options) -> APIRouter:
         jobs.overlay(clip_id, blur)
         return answer(shelf.clip(clip_id), shelf)
 
+    results = APIRouter(
+        prefix="/clips/{clip_id}", tags=["results"], responses=problems(404),
+        default_response_class=FileResponse,
+    )  # fmt: skip
+
     def result(clip_id: str, file: str, kind: str, called: str | None = None) -> FileResponse:
         clip = shelf.clip(clip_id)
         state = clip.overlay_state if file == FILES["overlay"] else clip.state
@@ -218,42 +223,22 @@ def router(shelf: Shelf, jobs: Jobs, options: Options) -> APIRouter:
             raise HTTPException(404, "there is no such file of this clip (yet)")
         return FileResponse(path, media_type=kind, filename=called)
 
-    @routes.get(
-        "/clips/{clip_id}/view",
-        tags=["results"],
-        responses=problems(404),
-        response_class=FileResponse,
-    )
+    @results.get("/view")
     def view(clip_id: str) -> FileResponse:
         """All that the result page shows, as JSON; its form is in docs/web.md."""
         return result(clip_id, VIEW, "application/json")
 
-    @routes.get(
-        "/clips/{clip_id}/media",
-        tags=["results"],
-        responses=problems(404),
-        response_class=FileResponse,
-    )
+    @results.get("/media")
     def media(clip_id: str) -> FileResponse:
         """The clip in a form that browsers play; ranges of bytes are answered."""
         return result(clip_id, PLAYABLE, "video/mp4")
 
-    @routes.get(
-        "/clips/{clip_id}/poster",
-        tags=["results"],
-        responses=problems(404),
-        response_class=FileResponse,
-    )
+    @results.get("/poster")
     def poster(clip_id: str) -> FileResponse:
         """A picture of the clip (JPEG)."""
         return result(clip_id, POSTER, "image/jpeg")
 
-    @routes.get(
-        "/clips/{clip_id}/files/{kind}",
-        tags=["results"],
-        responses=problems(404),
-        response_class=FileResponse,
-    )
+    @results.get("/files/{kind}")
     def file(
         clip_id: str, kind: Literal["csv", "parquet", "json", "vtt", "report", "overlay"]
     ) -> FileResponse:
@@ -262,6 +247,7 @@ def router(shelf: Shelf, jobs: Jobs, options: Options) -> APIRouter:
         called = f"{stem}-{kind}" if kind in ("report", "overlay") else f"{stem}.maven"
         return result(clip_id, FILES[kind], KINDS[kind], f"{called}{Path(FILES[kind]).suffix}")
 
+    routes.include_router(results)
     return routes
 
 

@@ -37,7 +37,7 @@ from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from maven.circumplex import NEUTRAL_INTENSITY, SECTOR_RAD, SECTORS
+from maven.circumplex import circle
 from maven.media import AUDIO_RATE_HZ
 from maven.web.jobs import Options, clean_environment
 from maven.web.live_worker import (
@@ -230,11 +230,7 @@ def router(options: Options) -> APIRouter:
         """What a live client needs to know; the docs of the WebSocket are in docs/web.md."""
         return {
             "model": Path(options.model).name,
-            "circle": {
-                "neutral": NEUTRAL_INTENSITY,
-                "sector_rad": SECTOR_RAD,
-                "names": list(SECTORS),
-            },
+            "circle": circle(),
             "sessions": {"most": SESSIONS, "now": len(sessions)},
             "limits": {
                 "picture_bytes": PICTURE_BYTES,

@@ -266,7 +266,8 @@ def write(folder: Path, everyone: Analysis, analysis: Analysis, meter: Meter) ->
     with whole(folder / VIEW) as part:
         part.write_text(json.dumps(plain(shown), allow_nan=False), encoding="utf-8")
     meter("writing", 0.6, 1.0)
-    write_report(analysis, folder / FILES["report"], progress=meter.part("writing", 0.6, 1.0))
+    writing = meter.part("writing", 0.6, 1.0)
+    write_report(analysis, folder / FILES["report"], shown=shown, progress=writing)
 
 
 def overlay(folder: Path, settings: dict[str, Any], say: Callable[..., None]) -> None:
