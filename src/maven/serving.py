@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maven.terminal import Debug, check_writable, one_line_errors, refuse
+
+if TYPE_CHECKING:
+    import socket
 
 LEAST_TOKEN = 16  # characters
 MESSAGE_BYTES = 4 * 2**20  # of a WebSocket
@@ -64,6 +65,8 @@ def serve(
     place = data or default_folder()
     with one_line_errors(debug):
         check_writable(place)
+        import secrets
+
         import uvicorn
 
         from maven.checkpoint import fetch
@@ -106,6 +109,8 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: it is no address of this machine, or taken.
     """
+    import socket
+
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -129,6 +134,8 @@ def is_loopback(listening: socket.socket) -> bool:
 
 def shown_host(host: str) -> str:
     """Write a host as in an address; for all addresses of this machine, the one that others see."""
+    import socket
+
     if host in ("0.0.0.0", "::"):
         with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
             asked.connect(("192.0.2.1", 9))  # of documentation (RFC 5737); nothing is sent

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-import statistics
 import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -230,8 +229,7 @@ class Watch:
     def _reading(self) -> Reading:
         from maven.render.gauge import Reading
 
-        delays_s = list(self._delays_s)[-DELAYS:]
-        delay_s = statistics.median(delays_s) if delays_s else math.nan
+        delay_s = median(list(self._delays_s)[-DELAYS:])
         names = ", ".join(self._found.names)
         return Reading(tuple(self._answers), self._elapsed_s, delay_s, names)
 
@@ -249,7 +247,7 @@ class Watch:
             said.append(f"face {self._faces / self._count:.0%}")
             said.append(f"speech {self._speech / self._count:.0%}")
         if self._delays_s:
-            said.append(f"delay {1000 * statistics.median(self._delays_s):.0f} ms")
+            said.append(f"delay {1000 * median(self._delays_s):.0f} ms")
         if self._inbox.left_out:
             said.append(f"{self._inbox.left_out} pictures left out")
         return ", ".join(said)
@@ -278,6 +276,13 @@ def shown() -> Iterator[Show]:
         return
     with Live(console=console, auto_refresh=False, transient=True) as screen:
         yield lambda reading: screen.update(picture(reading, marks), refresh=True)
+
+
+def median(values: Collection[float]) -> float:
+    """Return the middle of some numbers, NaN of none."""
+    from statistics import median
+
+    return median(values) if values else math.nan
 
 
 @contextmanager
