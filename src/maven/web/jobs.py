@@ -11,10 +11,8 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -22,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maven import confine
+from maven.confine import clean_environment, kill
 from maven.web.shelf import Clip, NoClipError, Shelf, Task
 from maven.web.worker import CPU_S_PER_S, FILES, KEPT, LEAST_CPU_S, SETTINGS
 
@@ -29,17 +29,6 @@ TEMPORARY = "tmp"  # in a clip's folder, while a worker runs
 RETRY_S = 5.0  # of a database that fails
 CHECKED_WITHIN_S = 300.0  # until a worker has looked at the upload
 WALL_S_PER_CPU_S = 3.0  # of the limit: a machine that is busy with other things
-ENVIRONMENT = (  # that a worker is given; no proxies, no tokens
-    *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT"),
-    *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"),
-    *("MAVEN_MODELS", "CUDA_VISIBLE_DEVICES"),
-)
-
-
-def clean_environment() -> dict[str, str]:
-    """What a process is given that opens what others sent."""
-    kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
 
 
 class StateError(Exception):
@@ -351,27 +340,7 @@ def clean(folder: Path, task: Task, clip: Clip) -> None:
 
 def start(folder: Path, threads: int) -> subprocess.Popen[bytes]:
     """Start a worker, whose standard input stays open as long as this process lives."""
-    environment = clean_environment() | {
-        "OMP_NUM_THREADS": str(threads),
-        "TMPDIR": str(folder / TEMPORARY),
-    }
-    (folder / TEMPORARY).mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "maven.web.worker", str(folder)],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that nobody has waited for yet, and all of its session's group."""
-    if process.returncode is not None:
-        return  # its number may be another's by now
-    if os.name == "posix":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    temporary = folder / TEMPORARY
+    temporary.mkdir(exist_ok=True)
+    environment = clean_environment(threads, temporary)
+    return confine.start(["-m", "maven.web.worker", str(folder)], folder, environment)

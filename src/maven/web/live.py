@@ -38,8 +38,9 @@ from typing import Any
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from maven.circumplex import circle
+from maven.confine import clean_environment
 from maven.media import AUDIO_RATE_HZ
-from maven.web.jobs import Options, clean_environment
+from maven.web.jobs import Options
 from maven.web.live_worker import (
     AGAINST_RULES,
     FAILED,

@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from maven import confine
 from maven.container import MediaError
 from maven.files import whole
 from maven.transcript import TranscriptError
@@ -45,9 +44,6 @@ FILES = {  # kind of result -> its file
 KEPT = {UPLOAD, SETTINGS}  # by a clip that starts again; and its transcript
 
 NICE = 10
-MEMORY_BYTES = 3 * 2**30  # of data, for the embedded model
-LARGE_MEMORY_BYTES = 16 * 2**30  # for others
-OPEN_FILES = 256
 # A laptop analyses a second of video in a third of one; this is for slow and busy machines.
 LEAST_CPU_S, CPU_S_PER_S = 600.0, 40.0
 LEAST_FILE_BYTES, FILE_BYTES_PER_S = 2**28, 2**20
@@ -107,8 +103,8 @@ class Meter:
 def main() -> None:
     """Do the work in the folder that the command line names."""
     folder = Path(sys.argv[1])
-    say = _speaker()
-    _end_with_parent()
+    say = confine.speaker()
+    confine.end_with_parent()
     if hasattr(os, "nice"):
         os.nice(NICE)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -326,47 +322,11 @@ def upload_bytes(folder: Path) -> int:
 
 def limit(length_s: float, model: str, size_bytes: int = 0) -> None:
     """Limit this process to what a clip of such a length may need; limits never rise again."""
-    if os.name != "posix":
-        return
-    import resource
-
-    memory = MEMORY_BYTES if model == "mini" else LARGE_MEMORY_BYTES
-    wanted = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: OPEN_FILES,
-        resource.RLIMIT_DATA: memory,
-        resource.RLIMIT_CPU: int(LEAST_CPU_S + CPU_S_PER_S * length_s),
-        resource.RLIMIT_FSIZE: int(LEAST_FILE_BYTES + FILE_BYTES_PER_S * length_s) + 2 * size_bytes,
-    }
-    for kind, most in wanted.items():
-        hard = resource.getrlimit(kind)[1]
-        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (value, value))
-
-
-def _speaker() -> Callable[..., None]:
-    """Keep standard output for what is told; what libraries print goes to standard error."""
-    out: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def say(**message: Any) -> None:
-        out.write(json.dumps(message) + "\n")
-        out.flush()
-
-    return say
-
-
-def _end_with_parent() -> None:
-    """End this process and its children when standard input is closed, as it is by a kill."""
-
-    def watch() -> None:
-        while os.read(0, 64):
-            pass
-        if os.name == "posix":
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    confine.limit(
+        confine.memory_bytes(model),
+        file_bytes=int(LEAST_FILE_BYTES + FILE_BYTES_PER_S * length_s) + 2 * size_bytes,
+        cpu_s=LEAST_CPU_S + CPU_S_PER_S * length_s,
+    )
 
 
 if __name__ == "__main__":
