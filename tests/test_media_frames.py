@@ -98,7 +98,8 @@ def test_bad_stamps_are_filled_in() -> None:
 
 
 def test_a_leap_beyond_the_declared_end_is_damage() -> None:
-    short = SimpleNamespace(format=FakeContainer.format, start_time=0, duration=4_000_000)
+    declared = {"start_time": 0, "duration": 4_000_000, "size": 1 << 20}
+    short = SimpleNamespace(format=FakeContainer.format, **declared)
     stamps: list[tuple[int | None, int | None]] = [(0, 0), (1, 0), (500, 0), (3, 0)]
     assert timed(stamps, short) == pytest.approx([0, 0.04, 0.08, 0.12])
     assert timed(stamps[:3]) == pytest.approx([0, 0.04, 20.0])

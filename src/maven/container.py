@@ -12,7 +12,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +32,12 @@ EBML_FILLERS = (b"\xec", b"\xbf")  # void, checksum
 
 RESTART_S = 1.0  # a clock that steps back further has restarted (joined recordings)
 LEAP_S = 3600.0  # one that leaps ahead further has too, and by RESTART_S beyond the declared end
+LEAST_BYTES_PER_S = 8  # of a whole file, silence too: what is declared longer ends there
+MAX_PIXELS = 2**26  # of a picture: 8192 x 8192, twice what 8K video has
+RATES_HZ = (1000, 1_000_000)  # of sound: below there is no speech, above there are no recorders
 READ_ERRORS = 16  # failures to read in a row before the rest of a damaged file is given up
+
+_ACCEPTED_PIXELS = f"accepted: pictures of up to {MAX_PIXELS} pixels"
 
 MediaPath = str | os.PathLike[str]
 
@@ -74,6 +80,7 @@ def opened(path: MediaPath) -> Iterator[Any]:
         container = av.open(
             f"file:{Path(path).absolute()}",  # so that nothing in the name is read as a protocol
             metadata_errors="replace",
+            options={"max_pixels": str(MAX_PIXELS)},  # of decoders: FFmpeg opens some to look
             container_options={
                 "protocol_whitelist": "file",
                 "format_whitelist": ",".join(DEMUXERS),
@@ -110,16 +117,42 @@ def codec_name(stream: Any) -> str:
     return "unknown" if context is None else str(context.codec.canonical_name)
 
 
-def decoded(path: MediaPath, container: Any, stream: Any) -> Iterator[Any]:
+@dataclass(frozen=True)
+class Begin:
+    """Where reading a stream begins.
+
+    Attributes:
+        ticks: time that is sought, of the stream with the number `stream`; None: the first packet.
+        stream: a number among all streams of the file.
+        skip_n: packets passed over from there on.
+    """
+
+    ticks: int | None = None
+    stream: int = 0
+    skip_n: int = 0
+
+
+FIRST = Begin()
+
+
+def decoded(path: MediaPath, container: Any, stream: Any, begin: Begin = FIRST) -> Iterator[Any]:
     """Yield every frame of a stream that decodes; damaged packets are skipped.
 
     Raises:
-        MediaError: the stream has packets and not one of them decodes.
+        MediaError: the stream has packets and not one of them decodes, or its pictures or its
+            sound's rate are beyond what is accepted.
     """
     import av
 
+    if stream.type == "video" and stream.codec_context is not None:
+        width, height = stream.width, stream.height
+        if width * height > MAX_PIXELS:
+            raise MediaError(f"{path}: pictures of {width} x {height} pixels; {_ACCEPTED_PIXELS}")
+        if not stream.codec_context.is_open:
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     has_packets = has_frames = False
-    for packet in chain(_packets(container, stream), (None,)):  # None: what is still held back
+    wanted = islice(packets(container, stream, begin), begin.skip_n, None)
+    for packet in chain(wanted, (None,)):  # None: what is still held back
         has_packets = has_packets or packet is not None
         if stream.codec_context is None:
             continue
@@ -127,11 +160,16 @@ def decoded(path: MediaPath, container: Any, stream: Any) -> Iterator[Any]:
             frames = stream.codec_context.decode(packet)
         except av.FFmpegError:
             continue
-        has_frames = has_frames or bool(frames)
-        yield from frames
-    if has_packets and not has_frames:
+        for frame in frames:
+            has_frames = True
+            if stream.type == "audio" and not RATES_HZ[0] <= frame.sample_rate <= RATES_HZ[1]:
+                accepted = f"accepted: {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
+                raise MediaError(f"{path}: sound at {frame.sample_rate} Hz; {accepted}")
+            yield frame
+    if has_packets and not has_frames and begin == FIRST:
         kind = f"{codec_name(stream)} {stream.type}"
-        raise MediaError(f"{path}: nothing of its {kind} can be decoded")
+        accepted = f"; {_ACCEPTED_PIXELS}" if stream.type == "video" else ""
+        raise MediaError(f"{path}: nothing of its {kind} can be decoded{accepted}")
 
 
 class Clock:
@@ -145,9 +183,12 @@ class Clock:
         self.timed = container.format.name != "avi"
         self._time_base = stream.time_base
         self._shift_s = 0.0
-        start, length = container.start_time, container.duration  # in microseconds
-        known = start is not None and length is not None
-        self._end_s = (start + length) / 1e6 if known else math.inf
+        self.end_s = math.inf
+        if container.start_time is not None:  # in microseconds, as the length
+            held_s = container.size / LEAST_BYTES_PER_S
+            known = container.duration is not None
+            length_s = min(container.duration / 1e6, held_s) if known else held_s
+            self.end_s = container.start_time / 1e6 + length_s
 
     def times_s(self, frame: Any, expected_s: float | None = None) -> Iterator[float]:
         """Yield what may be the frame's time, most trusted first.
@@ -162,16 +203,21 @@ class Clock:
             raw_s = float(stamp * self._time_base)
             if expected_s is not None:
                 step_s = raw_s + self._shift_s - expected_s
-                leap_s = RESTART_S if raw_s > self._end_s else LEAP_S
+                leap_s = RESTART_S if raw_s > self.end_s else LEAP_S
                 if not -RESTART_S <= step_s <= leap_s:
                     self._shift_s = expected_s - raw_s
             yield raw_s + self._shift_s
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream, reading on behind damaged places."""
+def packets(container: Any, stream: Any, begin: Begin = FIRST) -> Iterator[Any]:
+    """Yield the packets of a stream from where `begin` leads, none passed over yet.
+
+    Reading goes on behind damaged places.
+    """
     import av
 
+    if begin.ticks is not None:
+        container.seek(begin.ticks, stream=container.streams[begin.stream])
     failures = 0
     while failures < READ_ERRORS:
         try:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from maven.container import (
     ACCEPTED,
+    FIRST,
     Clock,
     MediaError,
     MediaPath,
@@ -29,6 +30,7 @@ from maven.container import (
     pick,
     size_bytes,
 )
+from maven.part import WHOLE, Part, beginning
 from maven.resample import AUDIO_RATE_HZ, Samples, contiguous, runs
 
 __all__ = [
@@ -148,8 +150,8 @@ def probe(path: MediaPath) -> MediaInfo:
     )
 
 
-def frames(path: MediaPath, *, rate_hz: float | None = None) -> Iterator[Frame]:
-    """Yield every decoded frame in order; none where there is no video.
+def frames(path: MediaPath, *, rate_hz: float | None = None, part: Part = WHOLE) -> Iterator[Frame]:
+    """Yield every decoded frame of a part in order; none where there is no video.
 
     Times rise strictly. A frame whose pts is missing or does not rise takes its dts, and where that
     does not serve either, the last time plus one nominal frame duration; in AVI, which has no pts,
@@ -161,12 +163,15 @@ def frames(path: MediaPath, *, rate_hz: float | None = None) -> Iterator[Frame]:
         rate_hz: yield only the frames nearest to the ticks first frame + k / rate_hz (the earlier
             of two equally near), each once, with their own index and time. The others are decoded
             but not turned into RGB, which saves that cost.
+        part: yield only the frames whose times lie in it, as the whole file has them; the first is
+            the one with index 0. Little else is decoded where the file allows it.
 
     Raises:
         MediaError: the file cannot be read, or nothing of its video decodes.
     """
     if rate_hz is not None and not rate_hz > 0:
         raise ValueError(f"rate_hz must be above 0, got {rate_hz}")
+    begin = beginning(path, "video", part.start_s)
     with opened(path) as container:
         stream = pick(container, "video")
         if stream is None:
@@ -178,17 +183,23 @@ def frames(path: MediaPath, *, rate_hz: float | None = None) -> Iterator[Frame]:
         reformatter = VideoReformatter()
         rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE_HZ
         clock = Clock(container, stream)
-        timed = _timed(decoded(path, container, stream), clock, 1.0 / float(rate))
+        timed = _timed(decoded(path, container, stream, begin), clock, 1.0 / float(rate))
+        timed = timed if part == WHOLE else _within(timed, part)
         for index, time_s, frame in timed if rate_hz is None else nearest(timed, rate_hz):
             yield Frame(index, time_s, _upright_rgb(frame, reformatter))
 
 
-def audio_blocks(path: MediaPath, block_s: float = 10.0) -> Iterator[AudioBlock]:
+def audio_blocks(
+    path: MediaPath, block_s: float = 10.0, part: Part = WHOLE
+) -> Iterator[AudioBlock]:
     """Yield the sound as 16 kHz mono blocks of `block_s` (the last is shorter); none without audio.
 
     The first block starts at the first sample's own time, every other where the one before it ends:
     gaps in the stream are filled with zeros and overlaps dropped, so that each sample lies within
     20 ms of its pts however long the file is. Channels are averaged with equal weight.
+
+    Of a part, the samples whose times lie in it. They stand where the whole file's do; in mkv,
+    whose pts are rounded, to within 1 ms, where pts stray from the samples to within 20 ms.
 
     Raises:
         MediaError: the file cannot be read, or nothing of its audio decodes.
@@ -196,14 +207,19 @@ def audio_blocks(path: MediaPath, block_s: float = 10.0) -> Iterator[AudioBlock]
     block_n = round(block_s * AUDIO_RATE_HZ)
     if block_n < 1:
         raise ValueError(f"block_s must hold at least one sample at 16 kHz, got {block_s}")
+    begin = beginning(path, "audio", part.start_s)
+    origin_s = None
+    if begin != FIRST and (info := _probe_audio(path)):
+        origin_s = info.start_s
     with opened(path) as container:
         stream = pick(container, "audio")
         if stream is None:
             return
         first_s, done_n, held_n = 0.0, 0, 0
         held: list[Samples] = []
-        pieces = runs(decoded(path, container, stream), Clock(container, stream))
-        for first_s, samples in contiguous(pieces, block_n):
+        frames = decoded(path, container, stream, begin)
+        pieces = runs(frames, Clock(container, stream), origin_s)
+        for first_s, samples in _cut(contiguous(pieces, block_n), part):
             held.append(samples)
             held_n += len(samples)
             while held_n >= block_n:
@@ -252,6 +268,38 @@ def _timed(
         last_s = next(rising, expected_s or 0.0)
         expected_s = last_s + step_s
         yield index, last_s, frame
+
+
+def _within(
+    timed: Iterator[tuple[int, float, Any]], part: Part
+) -> Iterator[tuple[int, float, Any]]:
+    """Keep the frames of a part, numbered from 0."""
+    index = 0
+    for _, time_s, frame in timed:
+        if part.end_s is not None and time_s >= part.end_s:
+            return
+        if part.start_s is None or time_s >= part.start_s:
+            yield index, time_s, frame
+            index += 1
+
+
+def _cut(row: Iterator[tuple[float, Samples]], part: Part) -> Iterator[tuple[float, Samples]]:
+    """Keep of (time of the very first sample, next samples) those in a part, in the same form."""
+    passed_n = 0
+    for first_s, samples in row:
+        # TICK_SLACK: a sample that lies at the start of the part but for float noise is in it.
+        start_n, end_n = (
+            None if edge_s is None else math.ceil((edge_s - first_s) * AUDIO_RATE_HZ - TICK_SLACK)
+            for edge_s in (part.start_s, part.end_s)
+        )
+        start_n = max(start_n or 0, 0)
+        stop = None if end_n is None else max(end_n - passed_n, 0)
+        kept = samples[max(start_n - passed_n, 0) : stop]
+        if len(kept):
+            yield first_s + start_n / AUDIO_RATE_HZ, kept
+        passed_n += len(samples)
+        if end_n is not None and passed_n >= end_n:
+            return
 
 
 def nearest(

@@ -7,6 +7,7 @@ and followed in a second, cut out in a third, encoded in the caller's; sound is 
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from maven.encoders.base import encode_audio
 from maven.faces.crop import crop
 from maven.faces.detect import FaceDetector
 from maven.faces.track import FaceTrack, FaceTracks, TrackedFace, TrackedFrame, track_faces
+from maven.part import WHOLE, Part
 from maven.speech import SpeechDetector, SpeechSpan
 from maven.threads import ahead, beside
 from maven.timeline import Times, uniform_grid
@@ -101,15 +103,19 @@ def observe(
     detector: FaceDetector | None,
     rate_hz: float | None,
     report: Progress,
+    part: Part = WHOLE,
 ) -> tuple[Seen | None, Sampled | None, tuple[SpeechSpan, ...]]:
     """Look and listen at the same time; None for what there is no stream of.
 
-    `report` is called in this thread only.
+    Nothing outside the part is taken in: near its ends there is as little around an answer as at
+    the ends of a file. `report` is called in this thread only.
     """
     if info.video is None or detector is None:
-        return (None, *listen(info, encoders.audio, report)) if info.audio else (None, None, ())
+        if info.audio is None:
+            return None, None, ()
+        return (None, *listen(info, encoders.audio, report, part))
     if info.audio is None:
-        return look(info, encoders.visual, detector, rate_hz, report), None, ()
+        return look(info, encoders.visual, detector, rate_hz, report, part), None, ()
     heard_s = 0.0
 
     def hear(check: Callable[[], None]) -> tuple[Sampled, tuple[SpeechSpan, ...]]:
@@ -118,11 +124,12 @@ def observe(
             heard_s = done_s
             check()
 
-        return listen(info, encoders.audio, note)
+        return listen(info, encoders.audio, note, part)
 
     with beside(hear) as hearing:
-        seen = look(info, encoders.visual, detector, rate_hz, report)
-        heard, speech = hearing.wait(lambda: report("voice", heard_s, info.duration_s))
+        seen = look(info, encoders.visual, detector, rate_hz, report, part)
+        _, total_s = _stretch(info, part)
+        heard, speech = hearing.wait(lambda: report("voice", heard_s, total_s))
     return seen, heard, speech
 
 
@@ -132,12 +139,14 @@ def look(
     detector: FaceDetector,
     rate_hz: float | None,
     report: Progress,
+    part: Part = WHOLE,
 ) -> Seen:
     """Decode, track, crop and encode in one pass; no more than a batch of crops is held."""
     assert info.video is not None
     times_s = array("d")
     faces: dict[int, SeenFace] = {}
     tracks = FaceTracks()
+    start_s, total_s = _stretch(info, part)
 
     waiting: list[tuple[SeenFace, int, Crop]] = []
 
@@ -148,7 +157,7 @@ def look(
         waiting.clear()
 
     with (
-        closing(ahead(media.frames(info.path, rate_hz=rate_hz))) as frames,
+        closing(ahead(media.frames(info.path, rate_hz=rate_hz, part=part))) as frames,
         closing(ahead(track_faces(frames, detector))) as stream,
         closing(ahead(_cropped(stream, encoder.size_px, encoder.rate_hz), FACE_BATCH)) as cut,
     ):
@@ -163,7 +172,7 @@ def look(
                 waiting.append((faces[person.track_id], row, pixels))
                 if len(waiting) == FACE_BATCH:
                     flush()
-            report("faces", time_s - info.start_s, info.duration_s)
+            report("faces", time_s - start_s, total_s)
     if waiting:
         flush()
     return Seen(np.array(times_s), faces, tracks.summary())
@@ -201,29 +210,49 @@ def _worth(
 
 
 def listen(
-    info: media.MediaInfo, encoder: AudioEncoder, report: Progress
+    info: media.MediaInfo, encoder: AudioEncoder, report: Progress, part: Part = WHOLE
 ) -> tuple[Sampled, tuple[SpeechSpan, ...]]:
     """Find speech and encode the sound in one pass over its blocks."""
     from maven.features import Sampled
 
     detector = SpeechDetector()
+    start_s, total_s = _stretch(info, part)
 
     def blocks() -> Iterator[media.AudioBlock]:
-        for block in media.audio_blocks(info.path):
+        for block in media.audio_blocks(info.path, part=part):
             detector.push(block)
             yield block
-            report("voice", block.start_s - info.start_s, info.duration_s)
+            report("voice", block.start_s - start_s, total_s)
 
     times_s, values = encode_audio(blocks(), encoder)
     return Sampled(times_s, values), detector.finish()
 
 
+def _stretch(info: media.MediaInfo, part: Part) -> tuple[float, float | None]:
+    """When a part begins, and how long it is as far as that is known, for reports."""
+    end_s = math.inf if info.duration_s is None else info.start_s + info.duration_s
+    start_s, end_s = part.within(info.start_s, end_s)
+    return start_s, max(end_s - start_s, 0.0) if math.isfinite(end_s) else None
+
+
 def rows_grid(
-    info: media.MediaInfo, seen: Seen | None, heard: Sampled | None, rate_hz: float | None
+    info: media.MediaInfo,
+    seen: Seen | None,
+    heard: Sampled | None,
+    rate_hz: float | None,
+    part: Part = WHOLE,
 ) -> Times:
     """Times of the rows: those of the video's frames, else a uniform grid over the sound."""
     if seen is not None and len(seen.times_s):
         return seen.times_s
     if heard is None or not len(heard.times_s):
-        raise media.MediaError(f"{info.path}: neither a picture nor a sound could be decoded")
+        where = "" if part == WHOLE else f" from {part}{_extent(info)}"
+        nothing = "neither a picture nor a sound could be decoded"
+        raise media.MediaError(f"{info.path}: {nothing}{where}")
     return uniform_grid(heard.times_s[0], heard.times_s[-1], rate_hz or SOUND_GRID_HZ)
+
+
+def _extent(info: media.MediaInfo) -> str:
+    if info.duration_s is None:
+        return ""
+    return f"; it lasts from {info.start_s:.6g} s to {info.start_s + info.duration_s:.6g} s"

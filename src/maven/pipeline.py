@@ -15,6 +15,7 @@ from maven.encoders.base import encode_words
 from maven.faces.detect import CenterFace, FaceDetector
 from maven.faces.track import FaceTrack, main_track
 from maven.observe import Progress, Seen, observe, rows_grid
+from maven.part import Part
 from maven.rows import CHUNK_ROWS, Boxes, Person, Rows
 from maven.speech import SpeechSpan
 from maven.timeline import place_words, uniform_grid, within
@@ -45,6 +46,9 @@ class Settings:
         faces: "main" for the person on screen most, "all" for everyone.
         rate_hz: rows per second, each at the time of the frame nearest; None for every frame.
         offline: never fetch anything.
+        start_s, end_s: analyse only [start_s, end_s) on the media's clock, as if the file were cut
+            there; None: from the beginning, to the end. Answers within some seconds of such a cut
+            differ from the whole file's, which go by what lies behind it too.
 
     Raises:
         ValueError: a value out of range.
@@ -55,6 +59,8 @@ class Settings:
     faces: str = "main"
     rate_hz: float | None = None
     offline: bool = False
+    start_s: float | None = None
+    end_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.transcript is not None:
@@ -63,6 +69,12 @@ class Settings:
             raise ValueError(f"faces is {self.faces!r}; accepted: main, all")
         if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
             raise ValueError(f"rate is {self.rate_hz} Hz; accepted: above 0, up to 1000, or video")
+        _ = self.part  # refuses what is none
+
+    @property
+    def part(self) -> Part:
+        """Of the file, which is analysed."""
+        return Part(self.start_s, self.end_s)
 
 
 @dataclass(frozen=True)
@@ -213,7 +225,8 @@ def analyze(
     Args:
         path: any file that PyAV decodes.
         model: a loaded model, or what `maven.load` takes.
-        settings: or give its fields as keyword arguments: transcript, asr, faces, rate_hz, offline.
+        settings: or give its fields as keyword arguments: transcript, asr, faces, rate_hz, offline,
+            start_s, end_s.
         device: where a model that is not loaded yet shall run.
         detector, transcriber: to be shared by several calls.
         progress: called with the stage, the seconds done and their total.
@@ -240,7 +253,9 @@ def analyze(
     notes = []
 
     detector = None if info.video is None else detector or CenterFace()
-    seen, heard, speech = observe(info, model.encoders, detector, settings.rate_hz, report)
+    seen, heard, speech = observe(
+        info, model.encoders, detector, settings.rate_hz, report, settings.part
+    )
     if seen is None or not seen.tracks:
         notes.append("no picture" if seen is None else "no face was seen")
     if not speech:
@@ -249,13 +264,14 @@ def analyze(
         info.path,
         given=settings.transcript,
         spans=speech,
+        part=settings.part,
         progress=lambda done, total: report("words", done, total),
     )
     if missing:
         notes.append(missing)
     text = encode_words([word.text for word in transcript.words], model.encoders.text)
 
-    grid = rows_grid(info, seen, heard, settings.rate_hz)
+    grid = rows_grid(info, seen, heard, settings.rate_hz, settings.part)
     rate_hz = model.card.config.rate_hz
     network_s = uniform_grid(grid[0], grid[-1] + 1 / rate_hz, rate_hz)  # reaches past every row
     widths = {m: model.card.config.input_width(m) for m in vars(model.encoders)}
@@ -343,8 +359,15 @@ def provenance(
             "faces": settings.faces,
             "rate_hz": settings.rate_hz,
             "transcript": _encodable(given.name) if given else None,
+            **_edges(settings),
         },
     }
+
+
+def _edges(settings: Settings) -> dict[str, float]:
+    """The part's edges, those that were given."""
+    edges = {"start_s": settings.start_s, "end_s": settings.end_s}
+    return {name: float(value) for name, value in edges.items() if value is not None}
 
 
 def _named(asr: str) -> str:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from maven.captions import Token, clean_words
 from maven.media import AUDIO_RATE_HZ, AudioBlock, audio_blocks
+from maven.part import WHOLE, Part
 from maven.speech import SpeechSpan
 from maven.transcript import MIN_WORD_S, Segment, Transcript, Word, sentences, timed_words
 
@@ -65,7 +66,7 @@ class WhisperRecogniser:
     def __init__(
         self, size_or_folder: str = DEFAULT_SIZE, *, offline: bool = False, device: str = "cpu"
     ) -> None:
-        folder = _whisper_folder(size_or_folder, offline)
+        folder = whisper_folder(size_or_folder, offline)
         self.name = f"whisper:{Path(size_or_folder).name}"
         try:
             self._model = _load(folder, device)
@@ -149,8 +150,11 @@ def recognise(
     recogniser: Recogniser,
     spans: Sequence[SpeechSpan],
     progress: Progress | None = None,
+    part: Part = WHOLE,
 ) -> Transcript:
     """Recognise what is said in the spans of a media file; memory does not grow with its length.
+
+    Of the file no more is decoded than the part, in which the spans lie.
 
     Raises:
         MediaError: the media cannot be read.
@@ -161,7 +165,7 @@ def recognise(
     language: str | None = None
     words: list[Word] = []
     n_segments = 0
-    for chunk in speech_chunks(audio_blocks(media_path), spans):
+    for chunk in speech_chunks(audio_blocks(media_path, part=part), spans):
         found, language = recogniser.transcribe(chunk.samples, chunk.start_s, language)
         length_s = len(chunk.samples) / AUDIO_RATE_HZ
         end_s = chunk.start_s + length_s
@@ -252,7 +256,7 @@ def _load(folder: Path, device: str) -> Any:
     return WhisperModel(str(folder), device="cpu", compute_type="int8")
 
 
-def _whisper_folder(size_or_folder: str, offline: bool) -> Path:
+def whisper_folder(size_or_folder: str, offline: bool) -> Path:
     """Find whisper's weights on this machine, or fetch them."""
     try:
         from faster_whisper import available_models

@@ -21,12 +21,21 @@ JITTER_S = 0.02  # pts may stray this far from the samples before them: rounding
 Samples = npt.NDArray[np.float32]
 
 
-def runs(decoded: Iterator[Any], clock: Clock) -> Iterator[tuple[float, Samples]]:
+def runs(
+    decoded: Iterator[Any], clock: Clock, origin_s: float | None = None
+) -> Iterator[tuple[float, Samples]]:
     """Turn decoded frames into unbroken runs.
+
+    Args:
+        decoded: frames of sound.
+        clock: of their stream.
+        origin_s: where frames from the middle of a stream are decoded, its beginning: samples will
+            stand a whole number of them from there, where those of the whole stream do.
 
     Yields (start of the run in seconds, next samples of it at 16 kHz).
     """
     run: _Run | None = None
+    skip_n = 0
     for frame in decoded:
         expected_s = None if run is None else run.end_s
         time_s = expected_s or 0.0
@@ -35,8 +44,11 @@ def runs(decoded: Iterator[Any], clock: Clock) -> Iterator[tuple[float, Samples]
         if run is None or run.rate_hz != frame.sample_rate or abs(time_s - run.end_s) > JITTER_S:
             if run is not None:
                 yield run.start_s, run.flush()
+            elif origin_s is not None:
+                skip_n, time_s = _onto(origin_s, time_s, frame)
             run = _Run(time_s, frame.sample_rate)
-        yield run.start_s, run.push(mono(frame))
+        yield run.start_s, run.push(mono(frame)[skip_n:])
+        skip_n = 0
     if run is not None:
         yield run.start_s, run.flush()
 
@@ -66,6 +78,15 @@ def contiguous(
         drop_n = max(drop_n - len(samples), 0)
         placed_n += len(kept)
         yield first_s, kept
+
+
+def _onto(origin_s: float, time_s: float, frame: Any) -> tuple[int, float]:
+    """How many samples to leave out so that the next lies on a 16 kHz grid, and its time there."""
+    # 441 samples at 44.1 kHz last as long as 160 at 16 kHz: no rate that is used needs more.
+    skips = np.arange(min(frame.samples, 441))
+    at = (time_s + skips / frame.sample_rate - origin_s) * AUDIO_RATE_HZ
+    best = int(np.abs(at - at.round()).round(3).argmin())
+    return best, origin_s + round(at[best]) / AUDIO_RATE_HZ
 
 
 def mono(frame: Any) -> Samples:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from maven.media import probe
+from maven.part import WHOLE, Part
 from maven.recognise import (
     DEFAULT_SIZE,
     PocketsphinxRecogniser,
@@ -57,6 +58,7 @@ class Transcriber:
         given: Path | None = None,
         spans: Sequence[SpeechSpan] = (),
         progress: Progress | None = None,
+        part: Part = WHOLE,
     ) -> tuple[Transcript, str | None]:
         """Return the words of a media file, and one line that says why there are none.
 
@@ -68,6 +70,7 @@ class Transcriber:
             given: a transcript file that goes before everything else.
             spans: where somebody speaks; a recogniser hears nothing else.
             progress: called with the seconds of speech heard and their total.
+            part: only the words in it; one that reaches over its edge is cut there.
 
         Raises:
             TranscriptError: the given file, or the one beside the video, cannot be read.
@@ -79,10 +82,10 @@ class Transcriber:
         if file is not None:
             transcript = _shifted(read_transcript(file), probe(media_path).start_s)
             source = transcript.source if given else f"beside: {file.name}"
-            return replace(transcript, source=source), None
+            return replace(_within(transcript, part), source=source), None
         streamed = read_subtitle_stream(media_path)
         if streamed is not None:
-            return streamed, None
+            return _within(streamed, part), None
         nothing = Transcript((), "none")
         if not spans:
             return nothing, "no words: nobody speaks and there is no transcript"
@@ -90,7 +93,7 @@ class Transcriber:
         if recogniser is None:
             return nothing, self._missing
         try:
-            return recognise(media_path, recogniser, spans, progress), None
+            return recognise(media_path, recogniser, spans, progress, part), None
         except RecogniserError as error:
             if self._kind != "auto":
                 raise
@@ -112,6 +115,14 @@ class Transcriber:
                         raise
                     self._missing = f"no words: {error}"
         return self._recogniser
+
+
+def _within(transcript: Transcript, part: Part) -> Transcript:
+    cut = ((word, *part.within(word.start_s, word.end_s)) for word in transcript.words)
+    words = (
+        replace(word, start_s=low_s, end_s=high_s) for word, low_s, high_s in cut if low_s < high_s
+    )
+    return replace(transcript, words=tuple(words))
 
 
 def _shifted(transcript: Transcript, offset_s: float) -> Transcript:
