@@ -18,6 +18,8 @@ from typing import Any
 from maven.container import codec_name, opened
 
 NO_TEXT = ("dvb_subtitle", "dvd_subtitle", "hdmv_pgs_subtitle", "xsub", "unknown")  # codecs
+MAX_WORDS = 250_000  # of a transcript: a whole day of speech
+MAX_CHARACTERS = 8 * MAX_WORDS
 REPEAT_GAP_S = 0.05  # a rolled-up line comes back at once, and may stay for no longer than this
 
 _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
@@ -137,8 +139,12 @@ def cue_words(cues: Sequence[Cue]) -> list[tuple[Cue, list[Token]]]:
     """Put cues in the order of their times and split them into words; wordless ones are left out.
 
     WebVTT times inside a cue give the starts of the words behind them.
+
+    Raises:
+        FormatError: there are more than anybody says.
     """
     result = []
+    n_words = n_characters = 0
     before: Cue | None = None
     for cue in sorted(cues, key=lambda c: (c.start_s, c.start_s if c.end_s is None else c.end_s)):
         lines = [line for line in cue.lines if line.strip()]
@@ -148,8 +154,24 @@ def cue_words(cues: Sequence[Cue]) -> list[tuple[Cue, list[Token]]]:
         tokens = _tokens("\n".join(lines[1:] if before and _rolled_up(cue, before) else lines))
         if tokens:
             result.append((cue, tokens))
+            n_words += len(tokens)
+            n_characters += sum(len(token.text) for token in tokens)
+            check_amount(n_words, n_characters)
         before = cue
     return result
+
+
+def check_amount(n_words: int, n_characters: int) -> None:
+    """Refuse more than anybody says in a recording.
+
+    Raises:
+        FormatError: there are more than `MAX_WORDS` or `MAX_CHARACTERS`.
+    """
+    if n_words > MAX_WORDS or n_characters > MAX_CHARACTERS:
+        accepted = f"up to {MAX_WORDS} words of {MAX_CHARACTERS} characters together"
+        raise FormatError(
+            f"line 1: {n_words} words or more, {n_characters} characters; accepted: {accepted}"
+        )
 
 
 def clean_words(words: Sequence[Token]) -> list[Token]:
@@ -209,7 +231,9 @@ def _tokens(text: str) -> list[Token]:
     pieces = INLINE_TIME.split(text)  # text, then again and again a time's four groups and text
     for k in range(0, len(pieces), 5):
         start_s = _clock_s(pieces[k - 4 : k]) if k else None
-        for word in clean(pieces[k], labels=k == 0).split():
+        words = clean(pieces[k], labels=k == 0).split()
+        check_amount(len(words), sum(map(len, words)))
+        for word in words:
             tokens.append(Token(word, start_s))
             start_s = None
     return tokens

@@ -28,11 +28,17 @@ from maven.losses import LOSSES
 
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("32-true", "bf16-mixed")
+LONGEST = 1000  # characters of a message
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 TYPES = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
 
 
 class TrainError(Exception):
-    """Training cannot begin or go on; the message is one line."""
+    """Training cannot begin or go on; the message is one line of at most 1,000 characters."""
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.splitlines())
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...")
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,27 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: a few lines with them can say more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(problem="an alias; accepted: no *name")
+        return super().compose_node(parent, index)
+
+
+def parse(text: str) -> Any:
+    """Read YAML.
+
+    Raises:
+        TrainError: it is none, or it has aliases.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except YAML_ERRORS as error:  # PyYAML raises all of them, for "!!int ''" and the like
+        raise TrainError(f"no YAML: {' '.join(str(error).split())}") from None
+
+
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """Read what a command line sets: ["train.epochs=3"] -> {"train": {"epochs": 3}}.
 
@@ -147,8 +174,8 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
             accepted = ", ".join(f"{section}.{key}" for key in SECTIONS.get(section, ()))
             raise TrainError(f"{name!r} cannot be set; accepted: {accepted or section}")
         try:
-            typed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            typed = parse(value)
+        except TrainError as error:
             raise TrainError(f"{text!r}: {value!r} is no YAML value") from error
         if dot:
             changes.setdefault(section, {})[field] = typed
@@ -194,13 +221,13 @@ def resolve(config: Mapping[str, Any], changes: Mapping[str, Any] | None = None)
     if not isinstance(resolved["features"], (str, Path)):
         raise TrainError(f"features must name a feature store, got {resolved['features']!r}")
     resolved["features"] = str(Path(resolved["features"]).expanduser().absolute())
-    if resolved["preset"] not in PRESETS:
+    if resolved["preset"] not in tuple(PRESETS):
         raise TrainError(f"no preset {resolved['preset']!r}; accepted: {', '.join(PRESETS)}")
     fold = resolved["fold"]
     if fold != "official" and (isinstance(fold, bool) or fold not in range(FOLDS)):
         raise TrainError(f"fold must be official or 0 to {FOLDS - 1}, got {fold!r}")
     kept = resolved["modalities"]
-    if not isinstance(kept, list) or not kept or not set(kept) <= set(MODALITIES):
+    if not isinstance(kept, list) or not kept or any(name not in MODALITIES for name in kept):
         raise TrainError(f"modalities must be some of {', '.join(MODALITIES)}, got {kept!r}")
     resolved["name"] = str(resolved["name"] or resolved["preset"])
     settings = train_config(resolved)

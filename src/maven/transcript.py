@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from maven.captions import (
@@ -23,6 +23,7 @@ from maven.captions import (
     Cue,
     FormatError,
     Token,
+    check_amount,
     clean,
     clean_words,
     cue_words,
@@ -102,9 +103,10 @@ def read_transcript(path: Path) -> Transcript:
     language = named.group(1) if named else None
     try:
         segments, said_language = _segments(text, path.suffix.lower())
+        words = timed_words(segments)
     except ValueError as error:
         raise TranscriptError(f"{path}, {error}") from None
-    return Transcript(timed_words(segments), f"file: {path.name}", said_language or language)
+    return Transcript(words, f"file: {path.name}", said_language or language)
 
 
 def beside(media_path: Path) -> Path | None:
@@ -112,21 +114,23 @@ def beside(media_path: Path) -> Path | None:
 
     A plain name goes before one with a language (`clip.en.srt`), English before the others. A
     `.json` or `.txt` counts only when it holds a transcript with words; results of maven never do.
+    A link out of the folder counts only where the media file is a link too.
     """
     media_path = Path(media_path)
+    stem = media_path.stem
     found = []
     try:
         neighbours = list(media_path.parent.iterdir())
     except OSError:  # the media file itself is about to say so
         return None
     for path in neighbours:
-        suffix = path.suffix.lower()
-        if not path.name.startswith(media_path.stem + ".") or suffix not in SUFFIXES:
-            continue
-        middle = path.name[len(media_path.stem) : -len(suffix)]
-        if path != media_path and path.is_file() and (not middle or LANGUAGE.fullmatch(middle)):
-            english = middle.lower().startswith(".en")
-            found.append(((middle != "", not english, SUFFIXES.index(suffix), path.name), path))
+        if (
+            stem in neighbour_of(path.name)
+            and path != media_path
+            and path.is_file()
+            and not _leads_out(path, media_path)
+        ):
+            found.append((preference(stem, path.name), path))
     for _, path in sorted(found):
         if _is_result(path):
             continue
@@ -135,24 +139,55 @@ def beside(media_path: Path) -> Path | None:
     return None
 
 
+def neighbour_of(name: str) -> tuple[str, ...]:
+    """Give the stems of media files that a file of this name, if it lies beside, belongs to.
+
+    "a.en.srt" belongs to "a.mp4" and to "a.en.mp4"; none for what cannot be a transcript.
+    """
+    path = PurePath(name)
+    if path.suffix.lower() not in SUFFIXES:
+        return ()
+    inner = PurePath(path.stem)
+    is_language = LANGUAGE.fullmatch(inner.suffix)
+    return (path.stem, inner.stem) if is_language else (path.stem,)
+
+
+def preference(stem: str, name: str) -> tuple[bool, bool, int, str]:
+    """Order the transcripts of one media file: no language, English, kind of file, name."""
+    suffix = PurePath(name).suffix
+    middle = name[len(stem) : -len(suffix)].lower()
+    return middle != "", not middle.startswith(".en"), SUFFIXES.index(suffix.lower()), name
+
+
 def read_subtitle_stream(media_path: Path) -> Transcript | None:
     """Read the first subtitle stream of text with words, English first; None if there is none.
 
     Raises:
         MediaError: the media file cannot be read.
+        TranscriptError: it says more than anybody does.
     """
     streams = read_stream_cues(media_path)
     for stream in sorted(streams, key=lambda stream: (stream.language or "")[:2] != "en"):
-        words = timed_words(_cue_segments(stream.cues))
+        try:
+            words = timed_words(_cue_segments(stream.cues))
+        except FormatError as error:
+            raise TranscriptError(f"{media_path}, stream {stream.index}, {error}") from None
         if words:
             return Transcript(words, f"stream {stream.index} ({stream.codec})", stream.language)
     return None
 
 
 def timed_words(segments: Iterable[Segment]) -> tuple[Word, ...]:
-    """Give every word its times, in their order; number the segments in the order of theirs."""
+    """Give every word its times, in their order; number the segments in the order of theirs.
+
+    Raises:
+        FormatError: there are more words than anybody says.
+    """
     words: list[Word] = []
-    for number, segment in enumerate(sorted(segments, key=lambda s: s.start_s)):
+    ordered = sorted(segments, key=lambda s: s.start_s)
+    texts = [token.text for segment in ordered for token in segment.tokens]
+    check_amount(len(texts), sum(map(len, texts)))
+    for number, segment in enumerate(ordered):
         for token, start_s, end_s in _timed(segment):
             end_s = max(end_s, start_s + MIN_WORD_S)
             words.append(Word(token.text, start_s, end_s, number, token.confidence))
@@ -172,6 +207,14 @@ def sentences(tokens: Sequence[Token]) -> list[list[Token]]:
                 parts.append([])
         parts[-1].append(token)
     return parts
+
+
+def _leads_out(path: Path, media_path: Path) -> bool:
+    """Whether a file beside the media is a link to another folder: a folder from elsewhere could so
+    have any file of this machine read."""
+    if not path.is_symlink() or media_path.is_symlink():
+        return False
+    return not path.resolve().is_relative_to(media_path.parent.resolve())
 
 
 def _is_result(path: Path) -> bool:

@@ -37,7 +37,7 @@ LARGEST = float(np.finfo(np.float32).max)
 PERSON = re.compile(r"_(left|right)$")
 FRAME_FILE = re.compile(r"([0-9]{5}|[1-9][0-9]{5,})\.jpg")
 SAMPLE_ROW = re.compile(r"(.+/[0-9]+\.jpg)\s*(?:,[^,]*){0,2}")
-NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 # video10_1, 12-24-1920x1080_part2, 5-60-1920x1080-3; but the 000 of train-000 is no part.
 PART = re.compile(r"(?:[_-]part_?\d+|(?<=\d)_\d{1,2}|(?:(?<=\dx\d{3})|(?<=\dx\d{4}))-\d{1,2})$")
 
