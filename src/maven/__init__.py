@@ -11,6 +11,7 @@ Names are imported when first used, so that `import maven` stays cheap.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from maven.live import Stream
     from maven.model import Maven
     from maven.pipeline import Analysis, Settings, analyze
+
+# From 1.31 on onnxruntime tells its makers of every process, with an identifier that it keeps in
+# the home folder, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = [

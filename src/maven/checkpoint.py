@@ -23,6 +23,7 @@ from maven.encoders.build import EncoderSpec, build
 from maven.files import whole
 from maven.intervals import Intervals
 from maven.portable import GRAPHS, GraphError, portable, read_folder
+from maven.tensors import check_finite, check_header, check_size
 
 if TYPE_CHECKING:
     from maven.encoders.base import Encoders
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 MINI_FOLDER = Path(__file__).parent / "weights" / "mini"
 MODELS_VARIABLE = "MAVEN_MODELS"  # a folder of model folders, found by name
 RUNTIMES = ("auto", "onnx", "torch")
+LARGEST_WEIGHTS_BYTES, LARGEST_CARD_BYTES = 2**33, 2**24
+BAD_CONTENT = (  # what reading JSON of any content may raise
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+)
 # Of a hub's model: no pickle
 FETCHED = ("*.json", "*.safetensors", "*.onnx", "*.txt", "*.md", "LICENSE*")
 
@@ -189,6 +194,7 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / "config.json"
     try:
+        check_size(path, LARGEST_CARD_BYTES)
         content = json.loads(path.read_text(encoding="utf-8"))
         return ModelCard(
             str(content["name"]),
@@ -199,7 +205,7 @@ def read_card(folder: Path) -> ModelCard:
             Intervals.from_json(content["intervals"]) if content.get("intervals") else None,
             _rest(content["rest"]) if "rest" in content else NO_REST,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except BAD_CONTENT as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else _one_line(error)
         raise ModelError(f"{path} does not describe a model: {reason}") from error
 
@@ -248,6 +254,7 @@ def load_network(
 
 def _network(folder: Path, card: ModelCard, device: str) -> Network:
     need_torch(card.name)
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
@@ -257,11 +264,16 @@ def _network(folder: Path, card: ModelCard, device: str) -> Network:
     if not path.exists() and (folder / GRAPHS["network"]).exists():
         raise ModelError(f"{folder} holds an exported model, without {path.name}: --runtime onnx")
     try:
+        check_size(path, LARGEST_WEIGHTS_BYTES)
+        with torch.device("meta"):  # costs nothing, whatever the sizes in config.json
+            wanted = {k: tuple(v.shape) for k, v in Maven(card.config).state_dict().items()}
+        check_header(path, wanted)
         content = path.read_bytes()
         tensors = {k: v.float() for k, v in from_bytes(content).items()}
+        check_finite(tensors.values())
         network = Maven(card.config)
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
+    except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path} does not hold this network's weights: {_one_line(error)}"
         ) from error

@@ -9,6 +9,7 @@ from typing import Any
 MODALITIES = ("visual", "audio", "text")
 PATHS = tuple((to, of) for to in MODALITIES for of in MODALITIES if to != of)  # six, eqs. 13-14
 HEADS = ("polar", "theta", "cartesian")
+MAX_SIZE, MAX_LAYERS = 2**16, 2**8  # of anything; no network comes near
 SLACK_S = 1e-4  # distances are differences of float32 seconds
 
 PUBLISHED: dict[str, Any] = {
@@ -99,8 +100,13 @@ class MavenConfig:
                 continue
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{field.name} must be above 0, got {value!r}")
-        if self.join_layers < 0:
-            raise ValueError(f"join_layers must be 0 or more, got {self.join_layers!r}")
+            if value is not None and value > MAX_SIZE:
+                raise ValueError(f"{field.name} must be up to {MAX_SIZE}, got {value!r}")
+        if not 0 <= self.join_layers <= MAX_LAYERS or self.join_branches > MAX_LAYERS:
+            raise ValueError(
+                f"join_layers must be 0 to {MAX_LAYERS}, join_branches 1 to {MAX_LAYERS}, got"
+                f" {self.join_layers!r} and {self.join_branches!r}"
+            )
         for value in (self.dropout, *self.head_dropouts):
             if not 0 <= value < 1:
                 raise ValueError(f"dropout must be in [0, 1), got {value!r}")

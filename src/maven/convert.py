@@ -108,16 +108,16 @@ def convert_published(
     """
     notes = []
     ours: dict[str, Tensor] = {}
-    depth = 1 + max((int(m[2]) for name in state if (m := LAYER.fullmatch(name))), default=-1)
-    for name, tensor in state.items():
-        for ours_name, part in _renamed(name, tensor.float(), depth):
-            ours[ours_name] = part
-    ours |= {k: v for m in LETTERS.values() for k, v in _moments(m, ours)}
     try:
+        depth = 1 + max((int(m[2]) for name in state if (m := LAYER.fullmatch(name))), default=-1)
+        for name, tensor in state.items():
+            for ours_name, part in _renamed(name, tensor.float(), depth):
+                ours[ours_name] = part
+        ours |= {k: v for m in LETTERS.values() for k, v in _moments(m, ours)}
         config = _config(ours, depth, heads, join_heads)
         network = Maven(config)
         network.load_state_dict(ours)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConvertError(f"not a checkpoint of the published code: {reason}") from error
     if depth and join_heads is None and config.join_width % BEIT_HEAD:
@@ -222,11 +222,14 @@ def start_beit(network: Maven, source: str | Path = BEIT, *, offline: bool = Fal
     layers = _beit_layers(folder)
     config = network.config
     wanted = (config.join_width, config.join_heads, config.join_feed or 4 * config.join_width)
-    given = (
-        layers[0]["norm_before.bias"].shape[0],
-        json.loads((folder / "config.json").read_text())["num_attention_heads"],
-        layers[0]["feed.0.bias"].shape[0],
-    )
+    try:
+        given = (
+            layers[0]["norm_before.bias"].shape[0],
+            json.loads((folder / "config.json").read_text())["num_attention_heads"],
+            layers[0]["feed.0.bias"].shape[0],
+        )
+    except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ConvertError(f"{folder}: not a BEiT: {error!r:.200}") from error
     if wanted != given:
         raise ConvertError(
             f"{source}: its layers have width, heads and inner width {given}, the network's"
@@ -234,7 +237,11 @@ def start_beit(network: Maven, source: str | Path = BEIT, *, offline: bool = Fal
         )
     for k, ours in enumerate(network.layers):
         named = layers[k % config.join_layers % len(layers)]
-        missing = ours.load_state_dict(named, strict=False).missing_keys
+        try:
+            missing = ours.load_state_dict(named, strict=False).missing_keys
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConvertError(f"{source}: its layers are not a BEiT's: {reason}") from error
         assert set(missing) <= {"attention.time_bias"}, missing
 
 
@@ -242,9 +249,13 @@ def _beit_layers(folder: Path) -> list[dict[str, Tensor]]:
     """Read the layers of a BEiT folder under our names, as they stand in its weights file."""
     path = next(folder / name for name in WEIGHTS if (folder / name).is_file())
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        state = load_file(path)
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ConvertError(f"{path}: cannot be read ({error!s:.200})") from error
     else:
         state = read_published(path)
     layers: dict[int, dict[str, Tensor]] = {}

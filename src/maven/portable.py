@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from maven.config import MODALITIES, SLACK_S, MavenConfig
 from maven.encoders.base import Encoders
-from maven.encoders.build import KINDS, EncoderSpec
+from maven.encoders.build import KINDS, EncoderSpec, own_file
 from maven.encoders.mini import mini_fingerprint
+from maven.tensors import check_size
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -29,6 +30,7 @@ Mask = npt.NDArray[np.bool_]
 
 GRAPHS = {part: f"onnx/{part}.onnx" for part in ("network", "visual", "audio")}
 ABOUT = "maven"  # key of the metadata
+MAX_BYTES = 2**31  # of a graph, as protobuf has it
 CROP_BATCH = 16  # from 8 on, more at once is not faster
 
 
@@ -45,7 +47,11 @@ class Graph:
 
     def run(self, **inputs: npt.NDArray[Any]) -> Floats:
         """Give the one output for named inputs."""
-        answer: Floats = self.session.run(None, inputs)[0]
+        try:
+            answer: Floats = self.session.run(None, inputs)[0]
+        except Exception as error:  # as in `read_graph`
+            reason = " ".join(str(error).split())[:200]
+            raise GraphError(f"the graph of {self.about['part']} fails: {reason}") from error
         return answer
 
 
@@ -62,6 +68,10 @@ def read_graph(path: Path, part: str, threads: int | None = None) -> Graph:
     """
     import onnxruntime
 
+    try:
+        check_size(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise GraphError(f"{path}: not a graph of maven's: {error}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
@@ -74,8 +84,9 @@ def read_graph(path: Path, part: str, threads: int | None = None) -> Graph:
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
         about = json.loads(session.get_modelmeta().custom_metadata_map[ABOUT])
-        if about["part"] != part:
-            raise GraphError(f"{path}: the graph of {about['part']}, not of {part}")
+        if not isinstance(about, dict) or about["part"] != part:
+            found = str(about["part"]) if isinstance(about, dict) else "something else"
+            raise GraphError(f"{path}: the graph of {found:.60}, not of {part}")
     except GraphError:
         raise
     except Exception as error:  # onnxruntime's kinds have no common parent of their own
@@ -100,7 +111,7 @@ class OnnxNetwork:
         Raises:
             GraphError: the frames are denser than those that the graph was made for.
         """
-        block, radius_s = self.graph.about["block"], self.config.radius_s
+        block, radius_s = self.graph.about.get("block"), self.config.radius_s
         if block is not None and radius_s is not None and len(time_s) > block + 1:
             apart_s = float((time_s[block + 1 :] - time_s[: -block - 1]).min())
             if apart_s <= radius_s + SLACK_S:
@@ -182,18 +193,21 @@ def read_folder(
         EncoderError: the lexicon cannot be read.
     """
     graphs = {part: read_graph(folder / file, part, threads) for part, file in GRAPHS.items()}
-    weights_hash = str(graphs["network"].about["weights_sha256"])
+    weights_hash = str(graphs["network"].about.get("weights_sha256"))
     weights = folder / "model.safetensors"
     if weights.is_file():
         same = hashlib.sha256(weights.read_bytes()).hexdigest() == weights_hash
         _check(same, folder / GRAPHS["network"], weights)
     for modality in ("visual", "audio"):
-        source = folder / specs[modality].source
+        source = own_file(folder, specs[modality])
         if source.is_file():
-            same = mini_fingerprint(modality, source) == graphs[modality].about["fingerprint"]
+            same = mini_fingerprint(modality, source) == graphs[modality].about.get("fingerprint")
             _check(same, folder / GRAPHS[modality], source)
-    text = KINDS["mini"].load("text", folder / specs["text"].source, None, "cpu", True)
-    encoders = Encoders(OnnxVisual(graphs["visual"]), OnnxAudio(graphs["audio"]), text)
+    text = KINDS["mini"].load("text", own_file(folder, specs["text"]), None, "cpu", True)
+    try:
+        encoders = Encoders(OnnxVisual(graphs["visual"]), OnnxAudio(graphs["audio"]), text)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise GraphError(f"{folder}: a graph does not say what it is: {error!r:.200}") from error
     return Portable(OnnxNetwork(graphs["network"], config), encoders, weights_hash)
 
 

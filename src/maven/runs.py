@@ -33,7 +33,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from maven.checkpoint import ModelCard, save
+from maven.checkpoint import BAD_CONTENT, ModelCard, save
 from maven.encoders.build import EncoderSpec
 from maven.files import whole
 from maven.recipe import TrainError
@@ -121,10 +121,9 @@ class Run:
         try:
             return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            raise TrainError(
-                f"{self.folder} holds no run to resume: it has no {path.name}"
-            ) from error
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            lack = f"holds no run to resume: it has no {path.name}"
+            raise TrainError(f"{self.folder} {lack}") from error
+        except (*BAD_CONTENT, yaml.YAMLError) as error:
             raise TrainError(f"{path} cannot be read: {_one_line(error)}") from error
 
     def environment(self) -> dict[str, Any]:
@@ -136,7 +135,7 @@ class Run:
         path = self.folder / "environment.json"
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except BAD_CONTENT as error:
             raise TrainError(f"{path} cannot be read: {_one_line(error)}") from error
 
     def save(
@@ -188,17 +187,20 @@ class Run:
         tensors, progress = self._read(("",))
         moments: dict[int, dict[str, Tensor]] = {}
         weights: dict[str, dict[str, Tensor]] = {name: {} for name in networks}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition(".")
-            if group == "adamw":
-                k, _, moment = rest.partition(".")
-                moments.setdefault(int(k), {})[moment] = tensor
-            else:
-                weights[group][rest] = tensor
+        shapes = [tuple(p.shape) for g in optimiser.param_groups for p in g["params"]]
         try:
+            for name, tensor in tensors.items():
+                group, _, rest = name.partition(".")
+                if group == "adamw":
+                    k, _, moment = rest.partition(".")
+                    if tuple(tensor.shape) not in ((), shapes[int(k)]):
+                        raise ValueError(f"{name} has another shape")
+                    moments.setdefault(int(k), {})[moment] = tensor
+                else:
+                    weights[group][rest] = tensor
             for group, network in networks.items():
                 network.load_state_dict(weights[group])
-        except RuntimeError as error:
+        except (RuntimeError, LookupError, ValueError) as error:
             raise TrainError(f"{self.last} is not of this network") from error
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": moments, "param_groups": groups})
@@ -212,8 +214,8 @@ class Run:
             with safe_open(self.last, "pt") as file:
                 names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118
                 tensors = {name: file.get_tensor(name).clone() for name in names}
-                return tensors, Progress(**json.loads(file.metadata()["progress"]))
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+                return tensors, _progress(json.loads(file.metadata()["progress"]))
+        except (SafetensorError, *BAD_CONTENT) as error:
             raise TrainError(f"{self.last} is no checkpoint: {_one_line(error)}") from error
 
     def sweep(self) -> None:
@@ -359,6 +361,18 @@ class Run:
         except (OSError, SafetensorError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or _one_line(error)
             raise TrainError(f"{path} cannot be written ({reason}); {self.kept()}") from error
+
+
+def _progress(values: dict[str, Any]) -> Progress:
+    """Make a checkpoint's counters of JSON; raises one of `BAD_CONTENT` where they are none."""
+    progress = Progress(**values)
+    if not all(isinstance(row[k], int | float) for row in progress.history for k in COLUMNS):
+        raise ValueError("a row of its history is not of numbers")
+    counts = (progress.epoch, progress.step, progress.best_epoch)
+    sound = all(type(count) is int and count >= 0 for count in counts)
+    if not sound or not progress.best_epoch <= progress.epoch == len(progress.history):
+        raise ValueError(f"its counters are {counts}, its history has {len(progress.history)} rows")
+    return progress
 
 
 def environment(seed: int, processes: int, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,11 +27,24 @@ class EncoderSpec:
         source: weights: a path relative to the model's folder, any other folder, or an id on the
             hub. "mini" takes the first only.
         revision: branch, tag or commit on the hub; None for its default.
+
+    Raises:
+        ValueError: one of them is no text of one line.
     """
 
     kind: str
     source: str
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("kind", "source", "revision"):
+            value: object = getattr(self, name)
+            if (name, value) != ("revision", None) and not (
+                isinstance(value, str) and value.isprintable()
+            ):
+                raise ValueError(
+                    f"an encoder's {name} is {value!r:.200}; accepted: one line of text"
+                )
 
 
 @dataclass(frozen=True)
@@ -75,10 +88,26 @@ def build(
             )
     loaded = {}
     for modality, spec in specs.items():
+        if spec.kind == "mini" and folder is not None:
+            own_file(folder, spec)
         inside = folder / spec.source if folder is not None else None
         source = inside if inside is not None and inside.exists() else spec.source
         loaded[modality] = KINDS[spec.kind].load(modality, source, spec.revision, device, offline)
     return Encoders(**loaded)
+
+
+def own_file(folder: Path, spec: EncoderSpec) -> Path:
+    """Return an embedded encoder's file, which lies in the model's folder and nowhere else.
+
+    Raises:
+        EncoderError: its source leads out of the folder.
+    """
+    place = Path(spec.source)
+    if place.is_absolute() or ".." in place.parts:
+        raise EncoderError(
+            f"{folder}: an encoder's source is {spec.source!r:.200}; accepted: a file of the folder"
+        )
+    return folder / place
 
 
 def _mini(

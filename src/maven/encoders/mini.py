@@ -16,12 +16,14 @@ import numpy as np
 
 from maven.encoders.base import fingerprint
 from maven.encoders.words import BUCKETS, Lexicon, MiniText
+from maven.tensors import check_finite, check_size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from maven.encoders.base import AudioEncoder, TextEncoder, VisualEncoder
 
+MAX_BYTES = 2**28  # of weights
 PREPROCESSING = 2  # to be raised with every change to what the networks are given
 
 
@@ -31,6 +33,7 @@ def _visual(content: bytes, fingerprint: str, device: str) -> VisualEncoder:
     from maven.encoders.faces import FaceNet, MiniVisual
 
     tensors, net = load(content), FaceNet()
+    check_finite(tensors.values())
     net.load_state_dict({k: v.to(net.state_dict()[k].dtype) for k, v in tensors.items()})
     return MiniVisual(net, fingerprint, device)
 
@@ -42,7 +45,9 @@ def _audio(content: bytes, fingerprint: str, device: str) -> AudioEncoder:
     from maven.encoders.voices import MiniAudio, VoiceNet
 
     by_number: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load(content).items():
+    tensors = load(content)
+    check_finite(tensors.values())
+    for name, tensor in tensors.items():
         number, _, rest = name.partition(".")
         by_number.setdefault(number, {})[rest] = tensor
     if not by_number:
@@ -62,6 +67,8 @@ def _text(content: bytes, fingerprint: str, device: str) -> TextEncoder:
 
     tensors = load(content)
     table, idf, bias = (tensors[k].astype(np.float32) for k in ("table", "idf", "bias"))
+    if not all(np.isfinite(part).all() for part in (table, idf, bias)):
+        raise ValueError("numbers in it are not finite")
     shapes = table.shape, idf.shape, bias.shape
     if shapes != ((BUCKETS, 2), (BUCKETS,), (2,)):
         raise RuntimeError(f"table, idf and bias have the shapes {shapes}, not a lexicon's")
@@ -85,9 +92,11 @@ def load_mini(modality: str, weights: Path, device: str) -> Any:
     """Load the embedded encoder of a modality ("visual", "audio", "text") from its weights file.
 
     Raises:
-        OSError, KeyError, RuntimeError, safetensors.SafetensorError: the file is not such weights.
+        OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError: the file is not
+            such weights.
         ImportError: it needs torch, which is not installed.
     """
+    check_size(weights, MAX_BYTES)
     mark = mini_fingerprint(modality, weights)
     return LOADERS[modality](weights.read_bytes(), mark, device)
 

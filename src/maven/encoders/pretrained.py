@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maven.encoders.base import EncoderError, Pixels, fingerprint
-from maven.encoders.hub import folder_of
+from maven.encoders.hub import WEIGHTS, folder_of
 
 if TYPE_CHECKING:
     import torch
@@ -152,7 +152,13 @@ def _load(wanted: Architecture, folder: Path) -> Any:
     try:
         with _quiet():
             model, report = getattr(transformers, wanted.model).from_pretrained(
-                folder, local_files_only=True, output_loading_info=True, **dict(wanted.options)
+                folder,
+                local_files_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                weights_only=True,  # of a pytorch_model.bin: tensors, nothing is executed
+                use_safetensors=(folder / WEIGHTS[0]).is_file(),
+                **dict(wanted.options),
             )
     except Exception as error:  # a damaged file raises whatever its reader meets
         raise EncoderError(
@@ -299,7 +305,7 @@ def _bf16_is_fast(device: torch.device) -> bool:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EncoderError(f"{path}: not JSON ({_reason(error)})") from error
     if not isinstance(content, dict):
         raise EncoderError(f"{path}: a JSON object is expected, not {content!r:.40}")
