@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from maven import extract as extraction
-from maven import media, speech
+from maven import extractor, media, speech
 from maven.extract import extract
 from maven.store import read_manifest
 from maven.transcript import Transcript, Word
@@ -218,8 +218,8 @@ def test_what_has_changed_on_disk_is_read_anew(place: Path) -> None:
     ("module", "name", "kinds"),
     [
         (speech, "SPEECH_THRESHOLD", ["audio"] * 2 + ["transcript"] * 2 + ["words"]),
-        (extraction, "CHUNK_S", ["audio"] * 2),
-        (extraction.track, "NOISE_S", ["visual"]),
+        (extractor, "CHUNK_S", ["audio"] * 2),
+        (extractor.track, "NOISE_S", ["visual"]),
     ],
 )
 def test_another_setting_never_reads_the_old_entry(
@@ -245,7 +245,7 @@ class Listener:
     def __init__(self, asr: str, **options: Any) -> None:
         pass
 
-    def find(self, path: Path, spans: Any) -> tuple[Transcript, str | None]:
+    def find(self, path: Path, spans: Any, progress: Any) -> tuple[Transcript, str | None]:
         Listener.asked += 1
         word = Word("yes", spans[0].start_s, spans[0].end_s, 0)
         return Transcript(() if self.missing else (word,), "fake"), self.missing

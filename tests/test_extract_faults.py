@@ -96,16 +96,55 @@ def test_nothing_at_all_that_can_be_read(tmp_path: Path) -> None:
 
 def test_a_video_of_no_frames_is_left_out(place: Path) -> None:
     write_labels(place / "corpus", "Train_Set", "video59", 0)
-    assert dict(run(place).failed)["video59"].startswith("not one frame")
+    assert dict(run(place).failed)["video59"].startswith("batch1/video59.mp4: not one frame")
 
 
-def test_a_damaged_entry_stops_with_its_name(place: Path) -> None:
-    path = next((place / "store" / "arrays" / "audio").rglob("values.npy"))
-    os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(StoreError, match=r"values\.npy: damaged .*delete its folder, then run"):
-        run(place)
-    shutil.rmtree(path.parent)
-    assert run(place) == read_manifest(place / "store")
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_entry_is_made_anew_and_that_is_said(place: Path) -> None:
+    """One entry of every kind, damaged in one way or another."""
+    arrays = place / "store" / "arrays"
+    before = {p: p.read_bytes() for p in arrays.rglob("*") if p.is_file()}
+    damaged = [next((arrays / kind).rglob("*.npy")) for kind in ("audio", "words", "labels")]
+    for path in damaged:
+        flip(path)
+    cut = next((arrays / "visual").rglob("values.npy"))
+    os.truncate(cut, cut.stat().st_size // 2)
+    next((arrays / "frames").rglob("sums.json")).unlink()
+    lines: list[str] = []
+    assert run(place, note=lines.append) == read_manifest(place / "store")
+    assert {p: p.read_bytes() for p in arrays.rglob("*") if p.is_file()} == before
+    assert len(lines) == 5
+    for path in damaged:
+        assert f"{path}: damaged (its content has changed); made anew" in lines
+    assert any(line.endswith("sums.json: damaged (no checksums: of an earlier maven); made anew")
+               for line in lines)  # fmt: skip
+    lines.clear()
+    run(place, note=lines.append)
+    assert lines == []
+
+
+def test_another_corpus_does_not_take_the_place_of_the_first(place: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    shutil.rmtree(place / "corpus" / "cropped_aligned" / "no_media")
+    (place / "corpus" / "VA_Estimation_Challenge" / "Validation_Set" / "no_media.txt").unlink()
+    assert len(run(place, note=lines.append).clips) == 3
+    assert lines == [
+        f"{place / 'corpus'}: has no longer 1 of the 5 videos that {place / 'store' / 'toy.json'}"
+        " lists, no_media for one; they are left out"
+    ]
+    other = tmp_path / "other"
+    shutil.copytree(place / "corpus", other)
+    (other / "VA_Estimation_Challenge" / "Train_Set" / "video59_right.txt").unlink()
+    shutil.rmtree(other / "cropped_aligned" / "video59_right")
+    before = (place / "store" / "toy.json").read_bytes()
+    with pytest.raises(StoreError, match=r"other: has not 1 of the 4 videos .*toy\.json lists, of"):
+        extract(other, place / "store", str(place / "toy"), device="cpu", offline=True)
+    assert (place / "store" / "toy.json").read_bytes() == before
 
 
 def test_what_cannot_be_had_is_said_before_anything_is_read(place: Path) -> None:

@@ -332,7 +332,7 @@ class _Endless(torch.autograd.Function):
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maven.train.find_spec", lambda name: None)
+    monkeypatch.setattr("maven.launch.find_spec", lambda name: None)
     with pytest.raises(TrainError, match=r"needs lightning_fabric: pip install 'maven\[train\]'"):
         trained()
 

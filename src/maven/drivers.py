@@ -233,7 +233,7 @@ def word_effects(
         )
         said = Features(
             clip.time_s,
-            clip.values | {"text": placed.features},
+            {**clip.values, "text": placed.features},
             clip.observed | {"text": placed.mask},
         )
         answers = wordless | masked(network, said, [s for s in subsets if "text" in s])

@@ -246,7 +246,7 @@ def without_a_third(features: Features, modality: str, seed: int) -> Features:
     values = np.where(gone[:, None], np.float32(0), features.values[modality])
     return Features(
         time_s,
-        features.values | {modality: values},
+        {**features.values, modality: values},
         features.observed | {modality: features.observed[modality] & ~gone},
     )
 

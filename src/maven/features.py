@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,19 +34,21 @@ class Features:
 
     Attributes:
         time_s: (t,) rising.
-        values: (t, d_m) float32 a modality, zero where not observed.
+        values: (t, d_m) float32 a modality, zero where not observed; of a stored clip they are
+            mapped from disk anew each time that one is asked for.
         observed: (t,) bool a modality.
     """
 
     time_s: Times
-    values: dict[str, Floats]
+    values: Mapping[str, Floats]
     observed: dict[str, npt.NDArray[np.bool_]]
 
     def without(self, modality: str) -> Features:
         """The same, as if one modality had not been observed."""
+        absent = np.zeros_like(self.values[modality])
         return Features(
             self.time_s,
-            self.values | {modality: np.zeros_like(self.values[modality])},
+            ChainMap({modality: absent}, self.values),  # type: ignore[arg-type]
             self.observed | {modality: np.zeros_like(self.observed[modality])},
         )
 

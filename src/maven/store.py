@@ -1,8 +1,7 @@
 """The feature store: arrays on disk under the hash of all that decides their values.
 
-An entry is a folder `arrays/<kind>/<k>/<key>` of .npy files, `k` the first two digits of its key.
-It is written beside its place and renamed, so it is there whole or not at all. What belongs
-together is listed in a manifest, `<name>.json`: one a set of encoders.
+Entries are what `maven.entries` says. What belongs together is listed in a manifest, `<name>.json`:
+one a set of encoders.
 
 | kind | arrays |
 |---|---|
@@ -19,12 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import socket
-import time
-import uuid
-from collections.abc import Mapping, Sequence
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from maven.entries import AGAIN, TRANSCRIPT, Arrays, Store, StoreError, key, not_written
 from maven.files import whole
 
 if TYPE_CHECKING:
@@ -39,113 +35,10 @@ if TYPE_CHECKING:
     from maven.speech import SpeechSpan
     from maven.transcript import Word
 
-Arrays = dict[str, npt.NDArray[Any]]
-
-TRANSCRIPT = ("texts", "start_s", "end_s", "segment", "confidence")
-KINDS: dict[str, tuple[str, ...]] = {
-    "frames": ("frame_s", "held"),
-    "labels": ("labels",),
-    "visual": ("frames", "values"),
-    "audio": ("times_s", "values", "spans_s"),
-    "transcript": TRANSCRIPT,
-    "words": (*TRANSCRIPT, "vectors"),
-    "grid": ("visual", "audio", "text", "observed", "labels"),
-}
-KEY_DIGITS = 32
-AGAIN = "run `maven features` again"
-FOREIGN_AGE_S = 86_400.0  # a partial entry of another machine is taken for left over after a day
-
-
-class StoreError(Exception):
-    """The store cannot be read or written; the message is one line."""
-
-
-def key(**settings: object) -> str:
-    """Hash settings (JSON types, in any order) to 32 hexadecimal digits."""
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
-
-
-class Store:
-    """Entries of arrays by kind (see `KINDS`) and key.
-
-    What processes that are gone left half-written is removed when a store is opened.
-    """
-
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        for part in self.folder.glob("arrays/*/*/.*"):
-            if _left_over(part):
-                shutil.rmtree(part, ignore_errors=True)
-
-    def has(self, kind: str, key: str) -> bool:
-        """Tell whether there is such an entry."""
-        return self._place(kind, key).is_dir()
-
-    def put(self, kind: str, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write an entry; one that is there already is kept, and this one dropped.
-
-        Raises:
-            StoreError: it cannot be written; nothing of it is left.
-        """
-        place = self._place(kind, key)
-        part = place.with_name(f".{os.getpid()}.{uuid.uuid4().hex}.{socket.gethostname()}")
-        try:
-            part.mkdir(parents=True)
-            for name, array in arrays.items():
-                np.save(part / f"{name}.npy", array, allow_pickle=False)
-            assert set(arrays) == set(KINDS[kind]), (kind, tuple(arrays))
-            part.rename(place)
-        except OSError as error:
-            if not place.is_dir():  # else another process has written it just now
-                raise StoreError(_not_written(place, error)) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-    def get(self, kind: str, key: str) -> Arrays:
-        """Return an entry's arrays, mapped from disk and read-only; each holds its file open.
-
-        Raises:
-            StoreError: there is no such entry, or it is damaged.
-        """
-        place = self._place(kind, key)
-        if not place.is_dir():
-            raise StoreError(f"{place}: not in the store; {AGAIN}")
-        arrays: Arrays = {}
-        for name in KINDS[kind]:
-            path = place / f"{name}.npy"
-            try:
-                arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-                raise StoreError(
-                    f"{path}: damaged ({reason}); delete its folder, then {AGAIN}"
-                ) from error
-        return arrays
-
-    def _place(self, kind: str, key: str) -> Path:
-        assert len(key) == KEY_DIGITS, key
-        return self.folder / "arrays" / kind / key[:2] / key
-
-
-def _left_over(part: Path) -> bool:
-    """Tell whether nobody writes a partial entry, named `.<pid>.<random>.<host>`, any more."""
-    pid, _, rest = part.name[1:].partition(".")
-    try:
-        if rest.partition(".")[2] != socket.gethostname():
-            return time.time() - part.stat().st_mtime > FOREIGN_AGE_S
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, FileNotFoundError, ValueError):
-        return True
-    except PermissionError:  # somebody else's, and alive
-        return False
-    return False
-
-
-def _not_written(path: Path, error: OSError) -> str:
-    # numpy reports a full disk without its name: "1024 requested and 512 written"
-    reason = error.strerror or f"the disk may be full: {error}"
-    return f"{path}: cannot be written ({reason}); nothing of it was kept; {AGAIN}"
+__all__ = [
+    "Arrays", "ClipKeys", "Manifest", "Mapped", "Recording", "Store", "StoreError", "key",
+    "load_entry", "read_manifest", "words_arrays", "words_of", "write_manifest",
+]  # fmt: skip
 
 
 # --- the manifest ----------------------------------------------------------------------------
@@ -221,12 +114,13 @@ def write_manifest(folder: Path | str, manifest: Manifest) -> Path:
     if path.stem != manifest.name or manifest.name.startswith("."):
         raise StoreError(f"{manifest.name!r} cannot name a manifest; accepted: a plain file name")
     content = {**asdict(manifest), "sha256": manifest.sha256}
+    content["content_sha256"] = _content_sha256(content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
+        with whole(path, durable=True) as part:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise StoreError(_not_written(path, error)) from error
+        raise StoreError(not_written(path, error)) from error
     return path
 
 
@@ -249,18 +143,30 @@ def read_manifest(folder: Path | str, name: str | None = None) -> Manifest:
     path = folder / f"{name}.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        declared = content.pop("sha256")
+        declared, written = content.get("sha256"), content.pop("content_sha256", None)
+        changed = written != _content_sha256(content)
+        content.pop("sha256")
         clips = tuple(
             ClipKeys(**clip | {"notes": tuple(clip["notes"])}) for clip in content.pop("clips")
         )
         failed = tuple((video, reason) for video, reason in content.pop("failed"))
         manifest = Manifest(**content, clips=clips, failed=failed)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        changed |= manifest.sha256 != declared
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise StoreError(f"{path}: not a manifest of a feature store ({reason})") from error
-    if manifest.sha256 != declared:
+        raise StoreError(
+            f"{path}: not a manifest of a feature store ({reason}); {AGAIN}"
+        ) from error
+    if written is None:
+        raise StoreError(f"{path}: has no checksum, as an earlier maven wrote it; {AGAIN}")
+    if changed:
         raise StoreError(f"{path}: changed since it was written; {AGAIN}")
     return manifest
+
+
+def _content_sha256(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # --- one video -------------------------------------------------------------------------------
@@ -323,6 +229,39 @@ def load_entry(store: Store, clip: ClipKeys) -> Recording:
     return Recording(
         clip.name, clip.split, clip.person, frame_s, labels, visual, audio, speech, words, text
     )
+
+
+class Mapped(Mapping[str, npt.NDArray[np.float32]]):
+    """Arrays (t, d) by name, each mapped from its file when it is asked for and no longer.
+
+    What is not in use is neither in memory nor open: a corpus has more bytes, and more files, than
+    a process may have. What is written to one is not kept.
+    """
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        self._places = {}
+        for name, array in arrays.items():
+            assert isinstance(array, np.memmap)
+            if array.dtype != np.float32 or array.ndim != 2:
+                raise StoreError(f"{array.filename}: {array.ndim} x {array.dtype}, not 2 x float32")
+            self._places[name] = (Path(str(array.filename)), array.offset, array.shape)
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
+        path, offset, (t, d) = self._places[name]
+        if not t * d:
+            return np.zeros((t, d), np.float32)
+        try:
+            with path.open("rb") as file:
+                held = mmap.mmap(file.fileno(), offset + 4 * t * d, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: gone or cut since it was loaded ({error})") from error
+        return np.frombuffer(held, np.float32, t * d, offset).reshape(t, d)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def words_of(said: Mapping[str, npt.NDArray[Any]]) -> tuple[Word, ...]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import logging
-import os
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maven.attention import seeded_dropout
-from maven.checkpoint import MINI_FOLDER, ModelError, choose_device, find
+from maven.checkpoint import MINI_FOLDER, ModelError, find
 from maven.config import MODALITIES, preset
 from maven.convert import start
 from maven.datasets.clips import (
@@ -30,6 +28,7 @@ from maven.datasets.clips import (
     split_clips,
 )
 from maven.encoders.build import EncoderSpec
+from maven.launch import agree, launch
 from maven.losses import Reduce, batch_loss, counted
 from maven.metrics import valid_labels
 from maven.model import Maven, read_head
@@ -48,37 +47,6 @@ __all__ = [
 
 # A step: epoch, epochs, step, steps. The end of an epoch: these, a row of the log, best_epoch.
 Report = Callable[[dict[str, Any]], None]
-
-
-def launch(config: TrainConfig) -> Fabric:
-    """Set up device, precision and, under torchrun, this process's place among the others.
-
-    Raises:
-        TrainError: what training needs is not installed.
-        ModelError: no such device.
-    """
-    for needed in ("lightning_fabric", "tensorboardX"):
-        if find_spec(needed) is None:
-            raise TrainError(f"training needs {needed}: pip install 'maven[train]'")
-    from lightning_fabric import Fabric
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    device = choose_device(config.device)
-    accelerator, _, index = device.partition(":")
-    devices: list[int] | int = [int(index)] if index else 1
-    nodes, strategy = 1, "auto"
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes, strategy = int(os.environ["WORLD_SIZE"]) // devices, "ddp"
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=strategy,
-        precision=config.precision,  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric
 
 
 class Outputs(nn.Module):
@@ -296,16 +264,25 @@ def run_training(
         raise TrainError(f"network: {error}") from error
     if settings.loss == "theta" and about.head != "theta":
         raise TrainError(f"loss theta needs a network with head theta, got {about.head}")
-    clips = load_clips(resolved["features"], about.rate_hz, ("train", "val"), resolved["encoders"])
+    fabric = launch(settings)
+    clips = load_clips(
+        resolved["features"], about.rate_hz, ("train", "val"), resolved["encoders"],
+        fabric.global_rank, fabric.world_size,
+    )  # fmt: skip
     train_clips, val_clips = split_clips(only(clips, resolved["modalities"]), resolved["fold"])
     _check_parts(train_clips, val_clips, f"{resolved['features']}, fold {resolved['fold']}")
     names = {"train": [c.name for c in train_clips], "val": [c.name for c in val_clips]}
     data = {"manifest": manifest.name, "sha256": manifest.sha256, "clips": names}
     data["encoders"] = manifest.encoders
     run = Run(folder, *encoders_of(manifest))
-    fabric = launch(settings)
     if resume and run.environment()["data"] != data:
         raise TrainError(f"{folder}: its features have changed since it began; begin a new run")
+    agree(
+        fabric,
+        features=json.dumps(data),
+        settings=json.dumps({**resolved, "features": None}, default=str),
+        checkpoint=str(run.progress().epoch),
+    )
     if not resume and fabric.is_global_zero:
         run.begin(resolved, environment(settings.seed, fabric.world_size, data))
     torch.manual_seed(settings.seed)
@@ -322,7 +299,7 @@ def run_training(
     source = Windows(train_clips, window_s, settings.batch, settings.seed)
     best = train(network, source, val_clips, settings, run, fabric, report)
     smoothing_s, smoothed = choose_smoothing(best, val_clips, settings.smoothing_s, fabric)
-    progress = run.progress()
+    progress = fabric.broadcast(run.progress() if fabric.is_global_zero else Progress())
     if fabric.is_global_zero:
         run.write_best(best, progress, smoothing_s, smoothed)
     return {

@@ -21,8 +21,10 @@ from maven.datasets.affwild2 import INVALID, group_of
 from maven.features import Features, assemble
 from maven.metrics import valid_labels
 from maven.store import (
+    Arrays,
     ClipKeys,
     Manifest,
+    Mapped,
     Recording,
     Store,
     StoreError,
@@ -69,37 +71,44 @@ def load_clips(
     rate_hz: float,
     split: str | Sequence[str] | None = None,
     manifest: str | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> list[Clip]:
     """Load the clips of a feature store on a uniform grid.
 
     What is placed on the grid is kept in the store, so the next time it is only mapped from disk.
+    All that is read is compared with the store's checksums; of processes that load the same clips,
+    each compares its share, which comes first, so that they do not make the same grids either.
 
     Args:
         store_folder: as `maven features` wrote it.
         rate_hz: of the grid.
         split: one or several of "train", "val", "test"; None for all.
         manifest: its name, where the store has several.
+        rank: number of this process out of `world`; they must all have loaded before one goes on.
+        world: number of processes.
 
     Raises:
         StoreError: a file is missing or damaged, or the store cannot be written.
     """
     about = read_manifest(store_folder, manifest)
     wanted = (split,) if isinstance(split, str) else split
-    store = Store(store_folder)
-    return [
-        _load(store, about, keys, rate_hz)
-        for keys in about.clips
-        if wanted is None or keys.split in wanted
-    ]
+    chosen = [keys for keys in about.clips if wanted is None or keys.split in wanted]
+    store, first, end = Store(store_folder), *(len(chosen) * k // world for k in (rank, rank + 1))
+    clips = {
+        k: _load(store, about, chosen[k], rate_hz, first <= k < end)
+        for k in [*range(first, len(chosen)), *range(first)]
+    }
+    return [clips[k] for k in range(len(chosen))]
 
 
-def _load(store: Store, manifest: Manifest, keys: ClipKeys, rate_hz: float) -> Clip:
-    frame_s = np.array(store.get("frames", keys.frames)["frame_s"])
+def _load(store: Store, manifest: Manifest, keys: ClipKeys, rate_hz: float, check: bool) -> Clip:
+    frame_s = np.array(store.get("frames", keys.frames, check=check)["frame_s"])
     if not len(frame_s):
         raise StoreError(f"{store.folder}: {keys.name} holds no frame; leave it out of the corpus")
     frame_labels = np.zeros((0, 2), np.float32)
     if keys.labels is not None:
-        frame_labels = np.array(store.get("labels", keys.labels)["labels"])
+        frame_labels = np.array(store.get("labels", keys.labels, check=check)["labels"])
     place = store_key(
         format=FORMAT, rate_hz=rate_hz, widths=manifest.widths, frames=keys.frames,
         labels=keys.labels, visual=keys.visual, audio=keys.audio, words=keys.words,
@@ -108,18 +117,15 @@ def _load(store: Store, manifest: Manifest, keys: ClipKeys, rate_hz: float) -> C
     if not store.has("grid", place):
         recording = load_entry(store, keys)
         features = place_recording(recording, grid_s, manifest.widths)
-        store.put(
-            "grid",
-            place,
-            features.values
-            | {"observed": np.stack([features.observed[m] for m in MODALITIES], 1)}
-            | {"labels": grid_labels(frame_s, frame_labels, grid_s)},
-        )
-    held = store.get("grid", place)
+        arrays: Arrays = dict(features.values)
+        arrays["observed"] = np.stack([features.observed[m] for m in MODALITIES], 1)
+        arrays["labels"] = grid_labels(frame_s, frame_labels, grid_s)
+        store.put("grid", place, arrays)
+    held = store.get("grid", place, check=check)
     observed = np.array(held["observed"])
     features = Features(
         grid_s,
-        {m: _without_handle(held[m]) for m in MODALITIES},
+        Mapped({m: held[m] for m in MODALITIES}),
         {m: observed[:, k].copy() for k, m in enumerate(MODALITIES)},
     )
     labels = np.array(held["labels"])
@@ -141,15 +147,6 @@ def grid_labels(frame_s: Times, labels: Floats, grid_s: Times) -> Floats:
     valid = valid_labels(*labels.T)
     placed = place_samples(frame_s[: len(labels)][valid], labels[valid], grid_s, max_gap_s=0.0)
     return np.where(placed.mask[:, None], placed.features, np.float32(INVALID))
-
-
-def _without_handle(mapped: npt.NDArray[np.float32]) -> Floats:
-    """Map the same part of a file without holding it open, as a corpus has more files than that."""
-    assert isinstance(mapped, np.memmap)
-    assert mapped.dtype == np.float32
-    first = mapped.offset // mapped.itemsize
-    whole = torch.from_file(str(mapped.filename), False, first + mapped.size, dtype=torch.float32)
-    return whole[first:].view(mapped.shape).numpy()
 
 
 def split_clips(clips: Sequence[Clip], fold: str | int) -> tuple[list[Clip], list[Clip]]:

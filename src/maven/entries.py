@@ -1,0 +1,357 @@
+"""Entries of a feature store: folders of arrays, whole or not there, read as they were written.
+
+An entry is a folder `arrays/<kind>/<k>/<key>` of .npy files, `k` the first two digits of its key,
+and `sums.json`: its kind and key, and of each file the size and the SHA-256. It is written beside
+its place, brought to the disk, and renamed, so that neither a kill nor a loss of power leaves half
+of one. The sums are compared when a process first reads an entry. They find damage; they are no
+signature: who writes a store can write its sums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from maven.files import sync
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+TRANSCRIPT = ("texts", "start_s", "end_s", "segment", "confidence")
+KINDS: dict[str, tuple[str, ...]] = {
+    "frames": ("frame_s", "held"),
+    "labels": ("labels",),
+    "visual": ("frames", "values"),
+    "audio": ("times_s", "values", "spans_s"),
+    "transcript": TRANSCRIPT,
+    "words": (*TRANSCRIPT, "vectors"),
+    "grid": ("visual", "audio", "text", "observed", "labels"),
+}
+SUMS = "sums.json"
+SUMS_BYTES = 65_536  # at most; ours have less than 1,000
+READ_BYTES = 1 << 20
+KEY_DIGITS = 32
+KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
+AGAIN = "run `maven features` again"
+FOREIGN_AGE_S = 86_400.0  # a partial entry of another machine is taken for left over after a day
+
+
+class StoreError(Exception):
+    """The store cannot be read or written; the message is one line."""
+
+
+class DamagedError(StoreError):
+    """An entry is not as it was written."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(f"{path}: damaged ({reason}); {remedy}")
+        self.path, self.reason = path, reason
+
+
+def key(**settings: object) -> str:
+    """Hash settings (JSON types, in any order) to 32 hexadecimal digits."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+
+class Store:
+    """Entries of arrays by kind (see `KINDS`) and key.
+
+    What processes that are gone left half-written is removed when a store is opened.
+
+    Attributes:
+        folder: where it is.
+        mended: a line for each entry that was damaged and made anew.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.mended: list[str] = []
+        self._sound: set[Path] = set()  # entries that this process has verified or written
+        for pattern in ("arrays/*/*/.*", "work/.*"):
+            for part in self.folder.glob(pattern):
+                if _left_over(part):
+                    shutil.rmtree(part, ignore_errors=True)
+
+    def has(self, kind: str, key: str) -> bool:
+        """Tell whether there is such an entry."""
+        return self._place(kind, key).is_dir()
+
+    def put(self, kind: str, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write an entry; one that is there already is kept, and this one dropped.
+
+        Raises:
+            StoreError: it cannot be written; nothing of it is left.
+        """
+        place = self._place(kind, key)
+        part = _beside(place)
+        try:
+            _make_folder(part)
+            files = {f"{name}.npy": _write(part / f"{name}.npy", x) for name, x in arrays.items()}
+            assert set(arrays) == set(KINDS[kind]), (kind, tuple(arrays))
+            sums = {"kind": kind, "key": key, "files": files}
+            with (part / SUMS).open("wb") as file:
+                file.write(json.dumps(sums, indent=1).encode() + b"\n")
+                _to_disk(file)
+            _sync_folder(part)
+            part.rename(place)
+            _sync_folder(place.parent)
+            self._sound.add(place)
+        except OSError as error:
+            if not place.is_dir():  # else another process has written it just now
+                raise StoreError(not_written(place, error)) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def get(self, kind: str, key: str, *, check: bool = True) -> Arrays:
+        """Return an entry's arrays, mapped from disk and read-only; each holds its file open.
+
+        Args:
+            kind: of `KINDS`.
+            key: of the entry.
+            check: whether to compare the content with the sums, if this process has not yet; where
+                it is left out, only kind, key, names and sizes are compared.
+
+        Raises:
+            StoreError: there is no such entry, or (DamagedError) it is not as it was written.
+        """
+        place = self._place(kind, key)
+        if not place.is_dir():
+            raise StoreError(f"{place}: not in the store; {AGAIN}")
+        remedy = f"delete its folder, then {AGAIN}"
+        if kind == "grid":  # not made by `maven features`, but where it is missing
+            remedy = "delete its folder, then run this again"
+        if place not in self._sound:
+            _verify(place, kind, key, check, remedy)
+            if check:
+                self._sound.add(place)
+        arrays: Arrays = {}
+        for name in KINDS[kind]:
+            path = place / f"{name}.npy"
+            try:
+                arrays[name] = _mapped(path)
+            except (OSError, ValueError) as error:
+                raise DamagedError(path, _reason(error), remedy) from error
+        return arrays
+
+    def made(
+        self, kind: str, key: str, make: Callable[[], Mapping[str, npt.NDArray[Any]]]
+    ) -> Arrays:
+        """Return an entry's arrays; it is made where it is missing, and anew where it is damaged.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self.has(kind, key):
+            try:
+                return self.get(kind, key)
+            except DamagedError as error:
+                place = self._place(kind, key)
+                self.mended.append(f"{error.path}: damaged ({error.reason}); made anew")
+                self._remove(place)
+            except StoreError:  # another process has just removed it, to make it anew
+                pass
+        self.put(kind, key, make())
+        return self.get(kind, key)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a folder for what is needed while the block runs.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        new, part = not self.folder.exists(), _beside(self.folder / "work" / "any")
+        try:
+            part.mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(not_written(part, error)) from error
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            with suppress(OSError):  # others work there, or something was stored
+                part.parent.rmdir()
+                if new:
+                    self.folder.rmdir()
+
+    def _remove(self, place: Path) -> None:
+        part = _beside(place)
+        try:
+            place.rename(part)  # so that nobody finds half of it
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(not_written(place, error)) from error
+        shutil.rmtree(part, ignore_errors=True)
+
+    def _place(self, kind: str, key: str) -> Path:
+        if not KEY.fullmatch(key):
+            raise StoreError(f"{self.folder}: {key[:80]!r} is no key of an entry; {AGAIN}")
+        return self.folder / "arrays" / kind / key[:2] / key
+
+
+def not_written(path: Path, error: OSError) -> str:
+    """Say why a part of the store could not be written."""
+    reason = error.strerror or f"the disk may be full: {error}"
+    return f"{path}: cannot be written ({reason}); nothing of it was kept; {AGAIN}"
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+class _Summing:
+    """A file that is hashed as it is written: of what was meant, not of what came to lie there."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.sha256, self.size_bytes = file, hashlib.sha256(), 0
+
+    def write(self, content: bytes) -> int:
+        self.sha256.update(content)
+        self.size_bytes += len(content)
+        return self._file.write(content)
+
+
+def _write(path: Path, array: npt.NDArray[Any]) -> dict[str, Any]:
+    """Write an array and bring it to the disk; return what sums.json says of it."""
+    with path.open("wb") as file:
+        summing = _Summing(file)
+        np.lib.format.write_array(summing, np.asanyarray(array), allow_pickle=False)
+        _to_disk(file)
+    return {"bytes": summing.size_bytes, "sha256": summing.sha256.hexdigest()}
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    with suppress(OSError):  # some network file systems refuse; they keep names on their own
+        sync(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each brought to the disk in the one that holds it."""
+    missing = [folder]
+    while not missing[-1].parent.is_dir():
+        missing.append(missing[-1].parent)
+    for each in reversed(missing):
+        each.mkdir(exist_ok=each != folder)
+        if each != folder:
+            _sync_folder(each.parent)
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f".{os.getpid()}.{uuid.uuid4().hex}.{socket.gethostname()}")
+
+
+def _left_over(part: Path) -> bool:
+    """Tell whether nobody writes a partial entry, named `.<pid>.<random>.<host>`, any more."""
+    pid, _, rest = part.name[1:].partition(".")
+    try:
+        if rest.partition(".")[2] != socket.gethostname():
+            return time.time() - part.stat().st_mtime > FOREIGN_AGE_S
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, FileNotFoundError, ValueError):
+        return True
+    except PermissionError:  # somebody else's, and alive
+        return False
+    return False
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def _verify(place: Path, kind: str, key: str, content: bool, remedy: str) -> None:
+    """Compare an entry with its sums.
+
+    Raises:
+        DamagedError: it is another.
+    """
+    path = place / SUMS
+    try:
+        with _regular(path).open("rb") as file:
+            said = json.loads(file.read(SUMS_BYTES))
+        if (said["kind"], said["key"]) != (kind, key):
+            raise ValueError("it is of another entry")
+        files = said["files"]
+        if set(files) != {f"{name}.npy" for name in KINDS[kind]}:
+            raise ValueError("it is of other files")
+        expected = {name: (about["bytes"], about["sha256"]) for name, about in files.items()}
+    except FileNotFoundError as error:
+        raise DamagedError(path, "no checksums: of an earlier maven", remedy) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(path, _reason(error), remedy) from error
+    for name, (size_bytes, sha256) in expected.items():
+        path = place / name
+        try:
+            held_bytes = _regular(path).stat().st_size
+            if held_bytes != size_bytes:
+                raise ValueError(f"{held_bytes} bytes, not {size_bytes}")
+            if content and _sha256(path) != sha256:
+                raise ValueError("its content has changed")
+        except (OSError, ValueError) as error:
+            raise DamagedError(path, _reason(error), remedy) from error
+
+
+def _sha256(path: Path) -> str:
+    """Hash a file; it is read, not mapped: nothing of it stays in this process."""
+    sha256, buffer = hashlib.sha256(), bytearray(READ_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            sha256.update(memoryview(buffer)[:count])
+    return sha256.hexdigest()
+
+
+def _mapped(path: Path) -> npt.NDArray[Any]:
+    """Map an array; what its header says must be what the file holds, to the byte."""
+    with _regular(path).open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("an array file of a version that is not written here")
+        try:
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        except Exception as error:  # its parsers raise what they like: TokenError, for one
+            raise ValueError("its header cannot be read") from error
+        offset = file.tell()
+        held_bytes = file.seek(0, os.SEEK_END)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    wanted_bytes = offset + dtype.itemsize * math.prod(shape)
+    if min(shape, default=0) < 0 or wanted_bytes != held_bytes:
+        raise ValueError(f"{held_bytes} bytes; its header says {wanted_bytes}")
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+
+
+def _regular(path: Path) -> Path:
+    """The same path; a pipe or a device in its place would be waited for.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: it is no file.
+    """
+    path.stat()
+    if not path.is_file():
+        raise ValueError("not a file")
+    return path
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"it lacks {error}"
+    return " ".join(text.split())[:200]

@@ -1,0 +1,308 @@
+"""One video of a corpus -> entries of the feature store: what frozen encoders say of it.
+
+Every entry has a key of its own, made from the content that it was computed from and all settings
+that decide its values. So nothing is computed twice, a changed setting never reads an old entry,
+and an extraction that was killed goes on where it stopped. What was damaged is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maven import media, speech
+from maven.datasets.affwild2 import Video, read_labels
+from maven.datasets.frames import (
+    Crops,
+    crops_hash,
+    crops_of,
+    frame_notes,
+    frame_times,
+    read_crop,
+    stretched,
+)
+from maven.encoders.base import CHUNK_S, encode_crops, encode_words
+from maven.faces import track
+from maven.faces.association import REACH, START_SCORE
+from maven.faces.crop import TEMPLATE_PX
+from maven.faces.detect import CenterFace
+from maven.faces.shots import SAME_SHOT
+from maven.media import MediaError
+from maven.observe import Seen, SeenFace, listen, look
+from maven.speech import SpeechSpan
+from maven.store import Arrays, ClipKeys, Store, key, words_arrays
+from maven.transcribe import Transcriber
+from maven.transcript import beside, read_transcript
+
+if TYPE_CHECKING:
+    from maven.encoders.base import Encoders, VisualEncoder
+
+Image = npt.NDArray[np.uint8]
+# What is being done to a video; called again and again while it is.
+Report = Callable[[str], None]
+
+FORMAT = 2  # to be raised with every change of code that changes an entry's values
+
+
+class _NoRecogniserError(Exception):
+    """Nothing here recognises words, and nothing was asked for."""
+
+
+class Extractor:
+    """Brings one video after the other into a store.
+
+    Args:
+        store: for the entries; its `mended` says which were damaged.
+        encoders: of faces, voices and words.
+        transcriber: finds the words.
+        asr: what decides a recogniser's words, see `maven.extract.recogniser_id`.
+    """
+
+    def __init__(
+        self, store: Store, encoders: Encoders, transcriber: Transcriber, asr: str
+    ) -> None:
+        self._store, self._encoders = store, encoders
+        self._transcriber, self._asr = transcriber, asr
+        self._speech = speech_settings()
+        self._made_detector: CenterFace | None = None  # only where crops are missing
+        self._hashes: dict[Path, str] = {}
+
+    @property
+    def _detector(self) -> CenterFace:
+        self._made_detector = self._made_detector or CenterFace()
+        return self._made_detector
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the values beside content and encoders."""
+        return {"format": FORMAT, "asr": self._asr, "speech": self._speech, "chunk_s": CHUNK_S}
+
+    def detection(self) -> dict[str, Any]:
+        """What else decides them, for videos whose faces are not given as crops."""
+        return {"detector": self._detector.fingerprint, "tracking": tracking_settings()}
+
+    def mended(self) -> list[str]:
+        """Lines on entries that were damaged and made anew since this was asked last."""
+        lines, self._store.mended = self._store.mended, []
+        return lines
+
+    def clip(self, video: Video, report: Report) -> ClipKeys:
+        """Compute what the store lacks of one video.
+
+        Raises:
+            StoreError: the store cannot be written.
+            MediaError, TranscriptError, CorpusError: something of it cannot be read.
+        """
+        crops = crops_of(video)
+        if video.media is None and not crops:
+            raise MediaError("neither a media file nor face crops")
+        media_sha256 = None if video.media is None else self._hash(video.media)
+        labels, count = None, None
+        if video.labels is not None:
+            labels, count = self._labels(video.labels)
+        report("frames")
+        frames, timed = self._frames(video.media, media_sha256, count, crops)
+        if not len(timed["frame_s"]):
+            raise MediaError("not one frame: neither label lines nor pictures")
+        notes = frame_notes(int(timed["held"][0]), len(timed["frame_s"]))
+        report("faces")
+        if video.faces is None:
+            assert video.media is not None
+            assert media_sha256 is not None
+            visual = self._faces_in_media(video.media, media_sha256, video.person, report)
+        else:
+            visual = self._faces_in_crops(crops, timed["frame_s"], report)
+            beyond = sum(number > len(timed["frame_s"]) for number, _ in crops)
+            notes += [f"{beyond} face crops beyond the last frame are left out"] if beyond else []
+        notes += [] if visual else ["no face"]
+        audio = words = None
+        if video.media is not None and media_sha256 is not None:
+            report("voice")
+            audio, spans = self._voice(video.media, media_sha256, report)
+            notes += [] if audio else ["no sound"]
+            report("words")
+            words = self._words(video.media, media_sha256, spans, report)
+            notes += [] if words else ["no words"]
+        keys = (visual, audio, words, labels, frames)
+        return ClipKeys(video.name, video.split, video.person, media_sha256, *keys, tuple(notes))
+
+    def _entry(
+        self, kind: str, make: Callable[[], Mapping[str, npt.NDArray[Any]]], **settings: object
+    ) -> tuple[str, Arrays]:
+        """Return an entry's key and arrays; it is made where it is missing or damaged."""
+        name = key(kind=kind, format=FORMAT, **settings)
+        return name, self._store.made(kind, name, make)
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = media.media_hash(path)
+        return self._hashes[path]
+
+    def _labels(self, path: Path) -> tuple[str, int]:
+        labels = read_labels(path)
+        content = hashlib.sha256(labels.tobytes()).hexdigest()
+        return self._entry("labels", lambda: {"labels": labels}, values=content)[0], len(labels)
+
+    def _frames(
+        self, path: Path | None, sha256: str | None, count: int | None, crops: Crops
+    ) -> tuple[str, Arrays]:
+        least = max((number for number, _ in crops), default=0) if count is None else 0
+
+        def make() -> Arrays:
+            held_s = None if path is None else frame_times(path, count)
+            held = 0 if held_s is None else len(held_s)
+            times_s = stretched(held_s, max(held, least) if count is None else count)
+            return {"frame_s": times_s, "held": np.array([held])}
+
+        return self._entry("frames", make, media=sha256, labels=count, crops=least)
+
+    def _faces_in_crops(
+        self, crops: Crops, frame_s: npt.NDArray[np.float64], report: Report
+    ) -> str | None:
+        encoder = self._encoders.visual
+        about = visual_settings(encoder) | {"crops": crops_hash(crops)}
+        if encoder.rate_hz is not None:
+            wanted = worth(frame_s, encoder.rate_hz)
+            crops = [(number, path) for number, path in crops if number in wanted]
+            about["frames"] = hashlib.sha256(frame_s.tobytes()).hexdigest()
+        name, seen = self._entry("visual", lambda: encoded_crops(crops, encoder, report), **about)
+        return name if len(seen["frames"]) else None
+
+    def _faces_in_media(self, path: Path, sha256: str, person: str, report: Report) -> str | None:
+        encoder, detector = self._encoders.visual, self._detector
+
+        def make() -> Arrays:
+            info = media.probe(path)
+            face = None
+            if info.video is not None:
+                seen = look(info, encoder, detector, None, lambda *_: report("faces"))
+                face = chosen(seen, person, info.video.width_px)
+            if face is None:
+                return {"frames": np.zeros(0, int), "values": np.zeros((0, encoder.width), "f4")}
+            return {"frames": face.encoded_rows + 1, "values": face.features}
+
+        about = visual_settings(encoder) | self.detection() | {"media": sha256, "side": person}
+        name, seen = self._entry("visual", make, **about)
+        return name if len(seen["frames"]) else None
+
+    def _voice(
+        self, path: Path, sha256: str, report: Report
+    ) -> tuple[str | None, list[SpeechSpan]]:
+        encoder = self._encoders.audio
+
+        def make() -> Arrays:
+            info = media.probe(path)
+            if info.audio is None:
+                nothing = np.zeros((0, encoder.width), np.float32)
+                return {"times_s": np.zeros(0), "values": nothing, "spans_s": np.zeros((0, 2))}
+            heard, spans = listen(info, encoder, lambda *_: report("voice"))
+            bounds_s = np.array([(s.start_s, s.end_s) for s in spans], float).reshape(-1, 2)
+            return {"times_s": heard.times_s, "values": heard.values, "spans_s": bounds_s}
+
+        about: dict[str, Any] = {"media": sha256, "encoder": encoder.fingerprint}
+        about |= {"rate_hz": encoder.rate_hz, "context_s": encoder.context_s, "chunk_s": CHUNK_S}
+        name, heard = self._entry("audio", make, speech=self._speech, **about)
+        spans = [SpeechSpan(*bounds_s) for bounds_s in heard["spans_s"].tolist()]
+        return (name if len(heard["times_s"]) else None), spans
+
+    def _words(
+        self, path: Path, sha256: str, spans: Sequence[SpeechSpan], report: Report
+    ) -> str | None:
+        """Find the words, then encode them: another text encoder recognises nothing anew."""
+        file, encoder = beside(path), self._encoders.text
+        about: dict[str, Any] = {"media": sha256, "asr": self._asr, "speech": self._speech}
+        if file is not None:
+            written = repr(read_transcript(file).words)
+            about["file"] = hashlib.sha256(written.encode()).hexdigest()
+
+        def find() -> Arrays:
+            transcript, missing = self._transcriber.find(
+                path, spans=spans, progress=lambda *_: report("words")
+            )
+            if missing and self._asr == "auto":
+                raise _NoRecogniserError  # it may be there the next time
+            return words_arrays(transcript.words)
+
+        try:
+            source, said = self._entry("transcript", find, **about)
+        except _NoRecogniserError:
+            return None
+        if not len(said["texts"]):
+            return None
+
+        def make() -> Arrays:
+            return {**said, "vectors": encode_words(said["texts"].tolist(), encoder)}
+
+        return self._entry("words", make, transcript=source, encoder=encoder.fingerprint)[0]
+
+
+def speech_settings() -> dict[str, Any]:
+    """What decides where speech is heard."""
+    return {
+        "silero": speech.SILERO_VERSION,
+        "thresholds": [speech.SPEECH_THRESHOLD, speech.SILENCE_THRESHOLD],
+        "lengths_s": [speech.MIN_SPEECH_S, speech.MIN_SILENCE_S, speech.PAD_S],
+    }
+
+
+def tracking_settings() -> dict[str, Any]:
+    """What decides whose face is followed in which frames."""
+    return {
+        "detect_hz": track.DETECT_HZ,
+        "lengths_s": [track.SCAN_S, track.NOISE_S, track.LOOK_AHEAD_S, track.LOST_S],
+        "limits": [START_SCORE, REACH, SAME_SHOT, track.MOST_NEAR],
+    }
+
+
+def visual_settings(encoder: VisualEncoder) -> dict[str, Any]:
+    """What decides a face's vector beside its picture."""
+    return {
+        "encoder": encoder.fingerprint,
+        "size_px": encoder.size_px,
+        "rate_hz": encoder.rate_hz,
+        "template_px": TEMPLATE_PX.tolist(),
+    }
+
+
+def worth(frame_s: npt.NDArray[np.float64], rate_hz: float) -> set[int]:
+    """Numbers, from 1 on, of the frames nearest to an encoder's ticks."""
+    timed = ((number, time_s, None) for number, time_s in enumerate(frame_s.tolist(), 1))
+    return {number for number, _, _ in media.nearest(timed, rate_hz)}
+
+
+def encoded_crops(crops: Crops, encoder: VisualEncoder, report: Report) -> Arrays:
+    """Encode the crops that can be read; the others are frames without a face."""
+    found: list[int] = []
+
+    def read() -> Iterator[Image]:
+        for number, path in crops:
+            image = read_crop(path, encoder.size_px)
+            if image is not None:
+                found.append(number)
+                yield image
+            report("faces")
+
+    values = encode_crops(read(), encoder)
+    return {"frames": np.array(found, np.int64), "values": values}
+
+
+def chosen(seen: Seen, person: str, width_px: int) -> SeenFace | None:
+    """Of all people seen, take the one on screen most, on the side of the picture that is named.
+
+    Args:
+        seen: everyone.
+        person: "", "left" or "right"; a side on which nobody was seen does not count.
+        width_px: of the picture.
+    """
+    named = [t for t in seen.tracks if person == _side(seen.faces[t.track_id], width_px)]
+    main = track.main_track(named or seen.tracks)
+    return None if main is None else seen.faces[main.track_id]
+
+
+def _side(face: SeenFace, width_px: int) -> str:
+    middle_px = np.mean(face.boxes_px[:, 0] + face.boxes_px[:, 2] / 2)
+    return "left" if middle_px < width_px / 2 else "right"
