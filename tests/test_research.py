@@ -151,9 +151,9 @@ def make_corpus(root: Path) -> Path:
 
 def test_features_twice_and_scores_of_corpus_and_store(run: Run, tmp_path: Path) -> None:
     root, here_ = make_corpus(tmp_path / "corpus"), Path.cwd()
-    first = run("features", root, "-o", "store")
+    first = run("features", root, "-o", "store", "--workers", 1)
     before = entries(here_)
-    assert run("features", root, "-o", "store") == first
+    assert run("features", root, "-o", "store", "--workers", 1) == first
     assert entries(here_) == before  # nothing was computed again
     assert first.code == 1
     assert first.message.startswith("maven: left out broken: media/broken.mp4: ")
@@ -186,7 +186,8 @@ def test_features_twice_and_scores_of_corpus_and_store(run: Run, tmp_path: Path)
 def test_a_bar_a_corpus_not_one_a_video(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maven import research
+
+    from maven import extracting
 
     stages: list[str] = []
 
@@ -200,11 +201,11 @@ def test_a_bar_a_corpus_not_one_a_video(
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(research, "progress_bar", Bars)
+    monkeypatch.setattr(extracting, "progress_bar", Bars)
     root = make_corpus(tmp_path / "corpus")
     shutil.rmtree(root / "media")
     faces(root / "cropped_aligned" / "first", 3)
-    run("features", root, "-o", "store")
+    run("features", root, "-o", "store", "--workers", 1)
     assert set(stages) == {"videos"}
 
 

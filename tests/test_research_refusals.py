@@ -137,7 +137,10 @@ def test_missing_and_unknown_options(run: Run, place: Place) -> None:
     [
         ("data check @empty", f"no {CHALLENGE}"),
         ("features @empty -o o", f"no {CHALLENGE}"),
-        ("features @corpus -o o", "none of its 1 videos can be read: a: neither a media"),
+        (
+            "features @corpus -o o --workers 1",
+            "none of its 1 videos can be read: a: neither a media",
+        ),
         ("features @corpus -o o --encoders nothing", "no model named nothing"),
         ("features @corpus -o o --asr ears", "'auto'"),
         ("features @corpus -o o --device tpu", "accepted: auto, cpu"),

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from maven.batching import batch
 from maven.calibration import calibrate
 from maven.exporting import export
 from maven.predicting import (
@@ -75,6 +76,7 @@ def root(
 
 
 app.command()(predict)
+app.command()(batch)
 
 
 @app.command()

@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+BEGUN = re.compile(r"\.(.+)\.[0-9]+(\.[^.]+)?")
+
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a path beside `path`, of the same suffix, to write to.
 
-    It takes the place of `path` when the block ends, and is removed when the block fails.
+    It takes the place of `path` when the block ends, and is removed when the block fails. With
+    `durable` the new file is on the disk before it takes the place, and the place after: a power
+    loss leaves the old or the new one, and after the block the new one. That costs a wait for the
+    disk, a few milliseconds, which tables of a folder that can be made again are not worth.
     """
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield part
+        if durable:
+            sync(part)
         part.replace(path)
+        if durable:
+            sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def begun(name: str) -> str | None:
+    """Name the file that `whole` was about to write under `name`; None: it writes none such."""
+    found = BEGUN.fullmatch(name)
+    return None if found is None else found[1] + (found[2] or "")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk.
+
+    Raises:
+        OSError: it cannot be written there, for example because the disk is full.
+    """
+    if os.name != "posix":  # folders cannot be opened, files only for writing
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def plain(value: Any) -> Any:

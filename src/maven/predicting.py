@@ -100,7 +100,7 @@ def predict(
     from rich.console import Console
 
     wanted = Wanted(_formats(formats), plot, report, overlay, blur)
-    rate_hz = _rate(rate)
+    rate_hz = rate_of(rate)
     if faces not in ("main", "all"):
         refuse(f"--faces: got {faces!r}; accepted: main, all")
     if runtime not in ("auto", "onnx", "torch"):
@@ -178,7 +178,8 @@ def _formats(text: str) -> tuple[str, ...]:
     return wanted
 
 
-def _rate(text: str) -> float | None:
+def rate_of(text: str) -> float | None:
+    """Read a rate of rows; None for every frame of the video; refuse others."""
     if text == "video":
         return None
     try:

@@ -6,12 +6,12 @@ Like those of `cli.py`, each is a function whose signature and docstring are its
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from maven.extracting import Root, features
 from maven.terminal import (
     Debug,
     check_files,
@@ -26,9 +26,6 @@ from maven.terminal import (
 data = typer.Typer(help="Read and make corpora in the Aff-Wild2 layout.", no_args_is_help=True)
 convert = typer.Typer(help="Take over weights from elsewhere.", no_args_is_help=True)
 
-Root = Annotated[
-    Path, typer.Argument(metavar="ROOT", help="A corpus, as Aff-Wild2.", show_default=False)
-]
 Config = Annotated[
     Path | None,
     typer.Argument(metavar="CONFIG", help="A YAML file, see configs/.", show_default=False),
@@ -118,42 +115,6 @@ def data_compose(
     print(f"Wrote {out}, split {split}: videos of {seconds:g} s, {videos}")
 
 
-def features(
-    root: Root,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="STORE", help="The feature store.")],
-    encoders: Annotated[
-        str, typer.Option(metavar="NAME", help="mini, paper or a model folder.")
-    ] = "mini",
-    asr: Annotated[
-        str, typer.Option(metavar="NAME", help="Where there is no transcript, as for predict.")
-    ] = "none",
-    device: Device = "auto",
-    offline: Offline = False,
-    debug: Debug = False,
-) -> None:
-    """Encode the faces, voices and words of a corpus into a store, each clip once.
-
-    Run again after an interruption, or when the corpus has grown: what is there is kept.
-    """
-    from maven.extract import extract
-
-    check_folder(root)
-    check_writable(out)
-    with one_line_errors(debug), progress_bar(root.name) as report:
-        manifest = extract(
-            root, out, encoders, device=device, offline=offline, asr=asr,
-            progress=lambda _, done, total: report("videos", done, total),
-        )  # fmt: skip
-    for video, reason in manifest.failed:
-        print(f"maven: left out {video}: {reason}", file=sys.stderr)
-    print(
-        f"{len(manifest.clips)} videos in {out / manifest.name}.json, features of"
-        f" {', '.join(about['name'] for about in manifest.encoders.values())}"
-    )
-    if manifest.failed:
-        raise typer.Exit(1)
-
-
 @convert.command("published")
 def convert_published(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="best_model.pth")],
@@ -211,7 +172,8 @@ def train(
 ) -> None:
     """Train a network on features, as a configuration says.
 
-    On several processes: torchrun --nproc-per-node N -m maven.cli train CONFIG.
+    On several processes: torchrun --nproc-per-node N -m maven.cli train CONFIG; on several machines
+    see docs/training.md.
     """
     from maven.render.progress import training_report
 
@@ -292,13 +254,11 @@ def _resolved(config: Path, changes: list[str], debug: bool) -> dict[str, Any]:
     """Read a configuration and what the command line changes in it."""
     check_files([config])
     with one_line_errors(debug, config):
-        import yaml
-
-        from maven.recipe import TrainError, parse_overrides, resolve
+        from maven.recipe import TrainError, parse, parse_overrides, resolve
 
         try:
-            content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            content = parse(config.read_text(encoding="utf-8")) or {}
+        except (UnicodeDecodeError, TrainError) as error:
             raise TrainError(f"{config}: no YAML file: {error}") from error
         try:
             overrides = parse_overrides(changes)

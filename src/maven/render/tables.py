@@ -282,23 +282,30 @@ def _csv(path: Path, head: Head) -> Iterator[Add]:
         yield add
 
 
+def parquet_schema(metadata: Mapping[str, Any], leading: Sequence[str] = ()) -> Any:
+    """Return a schema of pyarrow: columns of text, then `COLUMNS`; metadata becomes JSON."""
+    import pyarrow as pa
+
+    fields = [pa.field(name, pa.string()) for name in leading] + [
+        pa.field(
+            name, pa.type_for_alias(dtype.lower()), metadata={"unit": unit, "meaning": meaning}
+        )
+        for name, (dtype, unit, meaning) in COLUMNS.items()
+    ]
+    return pa.schema(fields, {k.encode(): json.dumps(v).encode() for k, v in metadata.items()})
+
+
 @contextmanager
-def _parquet(path: Path, head: Head) -> Iterator[Add]:
+def parquet(
+    path: Path, schema: Any, texts: Sequence[str] = (), *, checksums: bool = False
+) -> Iterator[Add]:
+    """Write chunks, with `texts` in every row's leading columns; equal ones give equal bytes."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    types = {
-        "string": pa.string(),
-        "Int64": pa.int64(),
-        "float64": pa.float64(),
-        "bool": pa.bool_(),
-    }
-    fields = [
-        pa.field(name, types[dtype], metadata={"unit": unit, "meaning": meaning})
-        for name, (dtype, unit, meaning) in COLUMNS.items()
-    ]
-    schema = pa.schema(fields, metadata={b"maven": json.dumps(dict(head.provenance)).encode()})
-    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pyarrow.parquet.ParquetWriter(
+        path, schema, compression="zstd", write_page_checksum=checksums
+    ) as writer:
         waiting: list[pa.Table] = []
 
         def flush() -> None:
@@ -306,8 +313,9 @@ def _parquet(path: Path, head: Head) -> Iterator[Add]:
             waiting.clear()
 
         def add(chunk: Chunk) -> None:
+            arrays = [pa.repeat(text, len(chunk["frame"])) for text in texts]
             # from_pandas: NaN becomes null.
-            arrays = [pa.array(chunk[f.name], f.type, from_pandas=True) for f in fields]
+            arrays += [pa.array(chunk[f], schema.field(f).type, from_pandas=True) for f in COLUMNS]
             waiting.append(pa.Table.from_arrays(arrays, schema=schema))
             if sum(table.num_rows for table in waiting) >= GROUP_ROWS:
                 flush()
@@ -315,6 +323,10 @@ def _parquet(path: Path, head: Head) -> Iterator[Add]:
         yield add
         if waiting:
             flush()
+
+
+def _parquet(path: Path, head: Head) -> AbstractContextManager[Add]:
+    return parquet(path, parquet_schema({"maven": dict(head.provenance)}))
 
 
 @contextmanager

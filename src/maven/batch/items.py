@@ -1,0 +1,284 @@
+"""Inputs of a batch -> items: one video each, or a part of one, and what tells whether it changed.
+
+An item's id depends on nothing but itself: the name of a file; below a folder, or the fixed part of
+a pattern, the path from there; in a manifest its `id`, else the path as written, with
+`#start-end` where only a part is wanted.
+"""
+
+# ruff: noqa: PTH116, PTH117, PTH118, PTH119, PTH120
+# Strings, not `Path`: a hundred thousand of those take most of the time.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from maven.batch import folders, manifest
+from maven.batch.sources import (
+    WEB,
+    FetchError,
+    Found,
+    Remote,
+    fixed_part,
+    local_path,
+    name_of,
+    printable,
+    reason,
+    scheme,
+)
+from maven.batch.sources import InputError as InputError  # of `items`
+
+LONGEST_ID = 400  # characters
+LOOKERS = 16  # threads that look at a manifest's URLs
+AHEAD = 64  # URLs that are looked at before they are asked for
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to be done.
+
+    Attributes:
+        id: Unique in a batch, printable, one line of at most 400 characters.
+        path: Absolute local path (bytes that are no UTF-8 as surrogate escapes), or a URL.
+        transcript: The same, for the transcript that was given; None where none was.
+        start_s: Where the part begins on the media's clock, >= 0; None: at the beginning.
+        end_s: Where it ends, > start_s; None: at the end.
+        size_bytes: Length of the media file; None where the listing does not say.
+        signature: JSON of what tells cheaply whether contents may have changed: sizes and times of
+            media and transcript (the one given, else those beside), and which part is wanted; ""
+            where nothing tells, so that it must be looked into.
+        problem: Why it cannot even be looked at, one line; None where it can.
+    """
+
+    id: str
+    path: str
+    transcript: str | None
+    start_s: float | None
+    end_s: float | None
+    size_bytes: int | None
+    signature: str
+    problem: str | None
+
+
+def items(
+    inputs: Sequence[str], *, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[Item]:
+    """List what files, folders, patterns, manifests and URLs name; memory does not grow with it.
+
+    `storage_options` are those of fsspec for URLs. A file that is there is meant before a pattern
+    of the same text. Folders and patterns give files with names of media only.
+
+    Raises:
+        InputError: an input is no such thing, or names nothing.
+    """
+    lister = _Lister(Remote(storage_options))
+    listings = [(text, lister.listing(text)) for text in inputs]  # refuses before it lists
+    for text, listing in listings:
+        is_empty = True
+        for item in listing:
+            is_empty = False
+            yield item
+        if is_empty:
+            kinds = " ".join(folders.MEDIA[:6])
+            raise InputError(f"{printable(text)}: names no media file; accepted: {kinds} and more")
+
+
+def id_of(text: str) -> str:
+    """Make an id of a name: as it is, where it is printable and short; else with a checksum."""
+    shown = printable(text)
+    if shown == text and len(text) <= LONGEST_ID:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{shown[: LONGEST_ID - len(digest) - 1]}~{digest}"
+
+
+class _Lister:
+    """Turns inputs into items; remembers what lies beside them."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._neighbours = folders.Neighbours()
+
+    def listing(self, text: str) -> Iterator[Item]:
+        """Tell what an input is, and list it when asked."""
+        if scheme(text):
+            return self._url_listing(text)
+        written = local_path(text)
+        path = str(Path(written).absolute())
+        try:
+            mode = Path(path).stat().st_mode
+        except (OSError, ValueError) as error:
+            if folders.is_pattern(written) and not os.path.lexists(path):
+                return map(self._entry, folders.glob(written))
+            accepted = "accepted: files, folders, patterns, URLs, manifests (.csv, .parquet)"
+            raise InputError(f"{printable(text)}: {reason(error)}; {accepted}") from None
+        if stat.S_ISDIR(mode):
+            return map(self._entry, folders.walk(path))
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{printable(text)}: is no regular file; accepted: a file or folder")
+        if path.lower().endswith(manifest.SUFFIXES):
+            return self._manifest(path)
+        return iter((self._item(id_of(PurePath(path).name), path),))
+
+    def _url_listing(self, url: str) -> Iterator[Item]:
+        try:
+            found = self._remote.look(url)
+        except FetchError as error:
+            if scheme(url) not in WEB and folders.is_pattern(url):
+                return self._found(url, self._remote.glob(url))
+            raise InputError(str(error)) from None
+        if found.is_folder:
+            return self._found(url, self._remote.walk(url))
+        if name_of(url).lower().endswith(manifest.SUFFIXES):
+            return self._manifest(url)
+        return iter((self._item(id_of(name_of(url)), url, found),))
+
+    def _entry(self, entry: folders.Entry) -> Item:
+        name = id_of(entry.name)
+        if entry.problem:
+            return _problem(name, entry.path, f"{printable(entry.path)}: {entry.problem}")
+        return self._item(name, entry.path)
+
+    def _found(self, url: str, listing: Iterable[Found]) -> Iterator[Item]:
+        base = fixed_part(url) if folders.is_pattern(url) else url
+        try:
+            for found in listing:
+                if folders.is_media(name_of(found.url)):
+                    yield self._item(id_of(found.url[len(base) :].lstrip("/")), found.url, found)
+        except FetchError as error:
+            raise InputError(str(error)) from None
+
+    def _manifest(self, path: str) -> Iterator[Item]:
+        try:
+            if scheme(path):
+                with self._remote.open(path) as file:
+                    yield from self._rows(manifest.rows(file, name_of(path)), path)
+            else:
+                with Path(path).open("rb") as file:
+                    yield from self._rows(manifest.rows(file, PurePath(path).name), path)
+        except FetchError as error:
+            raise InputError(str(error)) from None
+        except OSError as error:
+            raise InputError(f"{printable(path)}: cannot be read ({reason(error)})") from None
+
+    def _rows(self, rows: Iterable[manifest.Row], of: str) -> Iterator[Item]:
+        """Look at a manifest's rows, in their order; at URLs with several threads."""
+        waiting: deque[Future[Item]] = deque()
+        with ThreadPoolExecutor(LOOKERS) as pool:
+            for row in rows:
+                media = _resolved(row.path, of) if row.path else ""
+                transcript = _resolved(row.transcript, of) if row.transcript else None
+                distant = scheme(media) or scheme(transcript or "")
+                if distant and not row.problem:
+                    waiting.append(pool.submit(self._row, row, media, transcript))
+                    if len(waiting) > AHEAD:
+                        yield waiting.popleft().result()
+                    continue
+                while waiting:
+                    yield waiting.popleft().result()
+                yield self._row(row, media, transcript)
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _row(self, row: manifest.Row, path: str, transcript: str | None) -> Item:
+        name = row.id or row.path or row.where
+        if row.id is None and (row.start_s is not None or row.end_s is not None):
+            end = "" if row.end_s is None else f"{row.end_s:.15g}"
+            name = f"{name}#{row.start_s or 0.0:.15g}-{end}"
+        if row.problem:
+            return _problem(id_of(name), path, row.problem)
+        part = (row.start_s, row.end_s)
+        return self._item(id_of(name), path, None, transcript, part, f"{row.where}: ")
+
+    def _item(
+        self,
+        name: str,
+        path: str,
+        found: Found | None = None,
+        transcript: str | None = None,
+        part: tuple[float | None, float | None] = (None, None),
+        where: str = "",
+    ) -> Item:
+        """Look at a media file and its transcript; where they cannot be, the item says so."""
+        told: dict[str, Any]
+        try:
+            if scheme(path):
+                found = found or self._remote.look(path)
+                transcript = transcript or self._subtitles(path)
+                size, told = found.size_bytes, {"media": [path, *found.state]}
+                known = bool(found.state)
+            else:
+                size, state = _local_state(path)
+                told, known = {"media": [os.path.basename(path), *state]}, True
+                if transcript is None:
+                    told["beside"] = self._beside(path)
+            if transcript:
+                told["transcript"] = self._transcript_state(transcript)
+                known = known and len(told["transcript"]) > 1
+        except FetchError as error:
+            if error.again:  # the network may be back when its turn comes
+                return Item(name, path, transcript, *part, None, "", None)
+            return _problem(name, path, f"{where}{error}", transcript, part)
+        signature = json.dumps({**told, "part": part}, separators=(",", ":")) if known else ""
+        return Item(name, path, transcript, *part, size, signature, None)
+
+    def _transcript_state(self, path: str) -> list[Any]:
+        return [path, *(self._remote.look(path).state if scheme(path) else _local_state(path)[1])]
+
+    def _subtitles(self, url: str) -> str | None:
+        try:
+            found = self._remote.subtitles(url)
+        except FetchError:  # who may read a file need not be allowed to list its folder
+            return None
+        return found.url if found else None
+
+    def _beside(self, path: str) -> dict[str, list[int]]:
+        """Tell of all files beside that may be the transcript: to know which, they must be read."""
+        told = {}
+        for name in self._neighbours.of(path):
+            try:
+                told[name] = _local_state(os.path.join(os.path.dirname(path), name))[1]
+            except FetchError:
+                continue
+        return told
+
+
+def _local_state(path: str) -> tuple[int, list[int]]:
+    """Give a file's size, and what changes when it is written to."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise FetchError(f"{printable(path)}: {reason(error)}") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise FetchError(f"{printable(path)}: is {kind}; accepted: a file")
+    return status.st_size, [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _resolved(path: str, manifest_path: str) -> str:
+    """Give the absolute path, or the URL, of what a manifest names."""
+    if scheme(path):
+        return path
+    written = local_path(path)
+    if scheme(manifest_path) and not os.path.isabs(written):
+        return f"{manifest_path.partition('?')[0].rpartition('/')[0]}/{written}"
+    joined = os.path.join(os.path.dirname(manifest_path), written)
+    return str(Path(joined)) if "/./" in joined or "//" in joined else joined
+
+
+def _problem(
+    name: str,
+    path: str,
+    problem: str,
+    transcript: str | None = None,
+    part: tuple[float | None, float | None] = (None, None),
+) -> Item:
+    return Item(name, path, transcript, *part, None, "", problem)
