@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint audit bench clean
+.PHONY: demo test lint audit bench soak clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/maven demo
@@ -24,6 +24,9 @@ audit: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python bench/all.py --quick -o bench-out
 
+soak: $(VENV)/.test
+	$(BIN)/python tools/soak.py -o soak-out
+
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
@@ -37,4 +40,4 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) maven-demo bench-out .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) maven-demo bench-out soak-out .mypy_cache .pytest_cache .ruff_cache
