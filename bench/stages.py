@@ -78,10 +78,13 @@ class Timed:
         return getattr(self._inner, name)
 
 
-def analyse(clip: str, runtime: str) -> tuple[float, float, dict[str, float]]:
-    """Analyse once with stages timed: wall clock, processor time of the process, of each stage."""
+def analyse(clip: str, runtime: str, **how: Any) -> tuple[float, float, dict[str, float]]:
+    """Analyse once with stages timed: wall clock, processor time of the process, of each stage.
+
+    `how`: as for `maven.load`.
+    """
     clock = Clock()
-    model = maven.load("mini", runtime=runtime)
+    model = maven.load("mini", runtime=runtime, **how)
     encoders = type(model.encoders)(
         *(
             Timed(encoder, clock.timed(name, encoder))
