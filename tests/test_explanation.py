@@ -135,4 +135,4 @@ def test_wrong_commands_and_files(run: Run, clip: Path, toy: Path, bars: Path) -
     assert here() == []
     done = run("explain", bars, "--model", toy, "--asr", "none")
     assert done.code == 0
-    assert "Missing: no face was seen" in done.out
+    assert "Note: no face was seen" in done.out

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maven.container import Clock
+from maven.container import Clock, Damage
 from maven.media import (
     _orientation,
     _timed,
@@ -64,11 +64,17 @@ class FakeContainer:
 
 
 def timed(
-    stamps: list[tuple[int | None, int | None]], container: Any = FakeContainer, base: int = 25
+    stamps: list[tuple[int | None, int | None]],
+    container: Any = FakeContainer,
+    base: int = 25,
+    leaps: int | None = None,
 ) -> list[float]:
+    damage = Damage()
     made = (SimpleNamespace(pts=pts, dts=dts) for pts, dts in stamps)
-    clock = Clock(container, SimpleNamespace(time_base=Fraction(1, base)))
-    return [time_s for _, time_s, _ in _timed(made, clock, 0.04)]
+    clock = Clock(container, SimpleNamespace(time_base=Fraction(1, base)), damage)
+    times_s = [time_s for _, time_s, _ in _timed(made, clock, 0.04)]
+    assert leaps in (None, damage.leaps_n)
+    return times_s
 
 
 STAMP = st.none() | st.integers(-200, 2000) | st.integers(-(2**40), 2**40)
@@ -82,7 +88,8 @@ def test_times_rise_whatever_the_stamps(stamps: list[tuple[int | None, int | Non
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=60), st.integers(-500, 500))
 def test_good_stamps_are_taken_as_they_are(steps: list[int], first: int) -> None:
     stamps = list(itertools.accumulate(steps, initial=first))
-    assert timed([(stamp, None) for stamp in stamps]) == [stamp / 25 for stamp in stamps]
+    times_s = timed([(stamp, None) for stamp in stamps], leaps=0)
+    assert times_s == [stamp / 25 for stamp in stamps]
 
 
 def test_bad_stamps_are_filled_in() -> None:
@@ -91,10 +98,10 @@ def test_bad_stamps_are_filled_in() -> None:
     )
     assert timed([(7, 5), (3, 9), (8, 11)]) == pytest.approx([0.28, 0.36, 0.44])
     # A clock that restarts, and one that leaps, go on from the frame before.
-    assert timed([(100, 0), (101, 0), (0, 0), (2, 0)]) == pytest.approx([4.0, 4.04, 4.08, 4.16])
-    assert timed([(0, 0), (1, 0), (10**6, 0), (10**6 + 3, 0)]) == pytest.approx(
-        [0, 0.04, 0.08, 0.2]
-    )
+    restarts = timed([(100, 0), (101, 0), (0, 0), (2, 0)], leaps=1)
+    assert restarts == pytest.approx([4.0, 4.04, 4.08, 4.16])
+    leaps = timed([(0, 0), (1, 0), (10**6, 0), (10**6 + 3, 0)], leaps=1)
+    assert leaps == pytest.approx([0, 0.04, 0.08, 0.2])
 
 
 def test_a_leap_beyond_the_declared_end_is_damage() -> None:

@@ -112,7 +112,7 @@ def test_looking_and_listening_at_once_is_what_they_give_apart(clip: Path) -> No
     info = media.probe(clip)
     encoders = Encoders(Counting(), Loudness(), Wordless())
     stages: list[tuple[str, int]] = []
-    seen, heard, speech = observe(
+    seen, heard, speech, damaged = observe(
         info, encoders, Steady(), None, lambda s, d, t: stages.append((s, threading.get_ident()))
     )
     alone, spans = listen(info, Loudness(), silent)
@@ -121,6 +121,7 @@ def test_looking_and_listening_at_once_is_what_they_give_apart(clip: Path) -> No
     np.testing.assert_array_equal(heard.values, alone.values)
     np.testing.assert_array_equal(heard.times_s, alone.times_s)
     assert speech == spans
+    assert damaged == ()
     np.testing.assert_array_equal(
         seen.times_s, look(info, Counting(), Steady(), None, silent).times_s
     )

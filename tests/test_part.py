@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maven import media
-from maven.container import FIRST
+from maven.container import FIRST, Damage
 from maven.media import audio_blocks, frames, read_audio
 from maven.part import Part, _last_but_one, beginning
 from maven.speech import SpeechSpan
@@ -102,7 +102,9 @@ def test_a_part_has_the_frames_of_the_whole(folder: Path, name: str) -> None:
     for part in parts([frame.time_s for frame in whole]):
         start_s, end_s = part.within(-np.inf, np.inf)
         expected = [frame for frame in whole if start_s <= frame.time_s < end_s]
-        got = list(frames(path, part=part))
+        damage = Damage()
+        got = list(frames(path, part=part, damage=damage))
+        assert damage == Damage(), part
         assert [frame.time_s for frame in got] == [frame.time_s for frame in expected], part
         assert [frame.index for frame in got] == list(range(len(got)))
         for one, other in zip(got, expected, strict=True):
@@ -122,7 +124,9 @@ def test_a_part_has_the_sound_of_the_whole(folder: Path, name: str) -> None:
     for part in parts(times_s[::640].tolist(), 1):
         start_s, end_s = part.within(-np.inf, np.inf)
         inside = (times_s >= start_s) & (times_s < end_s)
-        blocks = list(audio_blocks(path, 1.0, part))
+        damage = Damage()
+        blocks = list(audio_blocks(path, 1.0, part, damage))
+        assert damage == Damage(), part
         samples = np.concatenate([block.samples for block in blocks])
         assert start_s - 1e-9 <= blocks[0].start_s
         assert blocks[0].start_s + (len(samples) - 1) / 16_000 < end_s
@@ -258,7 +262,7 @@ def test_a_row_of_samples_is_cut_at_the_edges(
     end_s = None if length_s is None else (start_s or 0.0) + length_s
     row = np.arange(sum(sizes), dtype=np.float32)
     cuts = np.split(row, np.cumsum(sizes)[:-1]) if sizes else []
-    kept = list(media._cut(((0.01, piece) for piece in cuts), Part(start_s, end_s)))
+    kept = list(media._cut(((0.01, piece) for piece in cuts), Part(start_s, end_s), Damage()))
     times_s = 0.01 + row / 16_000
     low, high = Part(start_s, end_s).within(-np.inf, np.inf)
     inside = (times_s >= low - 1e-10) & (times_s < high - 1e-10)

@@ -184,6 +184,19 @@ def test_sound_of_less_than_one_vector_is_refused(model: Model, tmp_path: Path) 
         analyze(tmp_path / "click.wav", model)
 
 
+def test_what_is_damaged_is_said(model: Model, piece: Path, tmp_path: Path) -> None:
+    path = remux(piece, tmp_path / "d.mkv")
+    whole = analyze(path, model, asr="none", rate_hz=5.0).notes
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) // 3, len(data) * 2 // 3, 500):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+    analysis = analyze(path, model, asr="none", rate_hz=5.0)
+    check_answer(analysis)
+    added = [note.partition(":")[0] for note in analysis.notes if note not in whole]
+    assert added == ["the video is damaged", "the sound is damaged"]
+
+
 def test_a_wrong_transcript_is_refused_before_the_long_work(
     model: Model, piece: Path, tmp_path: Path
 ) -> None:

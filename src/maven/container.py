@@ -36,6 +36,7 @@ LEAST_BYTES_PER_S = 8  # of a whole file, silence too: what is declared longer e
 MAX_PIXELS = 2**26  # of a picture: 8192 x 8192, twice what 8K video has
 RATES_HZ = (1000, 1_000_000)  # of sound: below there is no speech, above there are no recorders
 READ_ERRORS = 16  # failures to read in a row before the rest of a damaged file is given up
+SPARE_BYTES = 2 * MAX_PIXELS  # as the largest picture: who cannot have so many is out of memory
 
 _ACCEPTED_PIXELS = f"accepted: pictures of up to {MAX_PIXELS} pixels"
 
@@ -44,6 +45,55 @@ MediaPath = str | os.PathLike[str]
 
 class MediaError(Exception):
     """A file that cannot be read; the message is one line that names it."""
+
+
+@dataclass
+class Damage:
+    """What of a stream is lost, in doubt or set right; counted while it is read.
+
+    Attributes:
+        lost_n: packets that could not be decoded.
+        torn_n: packets that the container gives as incomplete; the last may end with the file.
+        flawed_n: pictures, or pieces of sound, that the decoder gives as faulty or patched up.
+        unread_n: places that could not be read, with packets behind them.
+        ended: reading was given up.
+        last_s: time of the last packet before that, on the clock as it is in the file.
+        leaps_n: restarts and leaps of the clock, closed up.
+    """
+
+    lost_n: int = 0
+    torn_n: int = 0
+    flawed_n: int = 0
+    unread_n: int = 0
+    ended: bool = False
+    last_s: float | None = None
+    leaps_n: int = 0
+
+    def pass_over(self) -> None:
+        """Forget what was lost so far: it lies before what is wanted. Leaps move what follows."""
+        self.lost_n = self.torn_n = self.flawed_n = self.unread_n = 0
+
+    def notes(self, stream: str, piece: str) -> list[str]:
+        """Say it in lines: of a "video" of "picture"s, a "sound" of "piece"s; none where whole."""
+        said = (
+            (self.lost_n, "packet", "could not be decoded"),
+            (self.torn_n, "packet", "came incomplete"),
+            (self.flawed_n, piece, "came with errors"),
+            (self.unread_n, "place", "could not be read"),
+        )
+        found = [f"{_several(number, what)} {how}" for number, what, how in said if number]
+        if self.ended:
+            where = "" if self.last_s is None else f" at {self.last_s:.1f} s"
+            found.append(f"reading was given up{where}")
+        lines = [f"the {stream} is damaged: {', '.join(found)}"] if found else []
+        if self.leaps_n:
+            times = _several(self.leaps_n, "time")
+            lines.append(f"the clock of the {stream} leaps or restarts ({times}): closed up")
+        return lines
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def size_bytes(path: MediaPath) -> int:
@@ -87,12 +137,14 @@ def opened(path: MediaPath) -> Iterator[Any]:
             },
         )
     except av.FFmpegError as error:
+        _check_memory(error)
         message = f"{path}: not a media file that maven can read; accepted: {ACCEPTED}"
         raise MediaError(message) from error
     with container:
         try:
             yield container
         except av.FFmpegError as error:
+            _check_memory(error)
             raise MediaError(f"{path}: reading it failed ({error.strerror})") from error
 
 
@@ -135,15 +187,23 @@ class Begin:
 FIRST = Begin()
 
 
-def decoded(path: MediaPath, container: Any, stream: Any, begin: Begin = FIRST) -> Iterator[Any]:
-    """Yield every frame of a stream that decodes; damaged packets are skipped.
+def decoded(
+    path: MediaPath,
+    container: Any,
+    stream: Any,
+    begin: Begin = FIRST,
+    damage: Damage | None = None,
+) -> Iterator[Any]:
+    """Yield every frame of a stream that decodes; damaged packets are skipped, and counted.
 
     Raises:
         MediaError: the stream has packets and not one of them decodes, or its pictures or its
             sound's rate are beyond what is accepted.
+        MemoryError: there is none left to decode with.
     """
     import av
 
+    damage = damage or Damage()
     if stream.type == "video" and stream.codec_context is not None:
         width, height = stream.width, stream.height
         if width * height > MAX_PIXELS:
@@ -151,21 +211,28 @@ def decoded(path: MediaPath, container: Any, stream: Any, begin: Begin = FIRST) 
         if not stream.codec_context.is_open:
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     has_packets = has_frames = False
-    wanted = islice(packets(container, stream, begin), begin.skip_n, None)
+    # One piece of sound at either end is no damage: a tag there, or what a cut has left of it.
+    failed_n, spared_n = 0, 1 if stream.type == "audio" else 0
+    wanted = islice(packets(container, stream, begin, damage), begin.skip_n, None)
     for packet in chain(wanted, (None,)):  # None: what is still held back
         has_packets = has_packets or packet is not None
         if stream.codec_context is None:
             continue
         try:
             frames = stream.codec_context.decode(packet)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            _check_memory(error)
+            failed_n += 1
             continue
         for frame in frames:
-            has_frames = True
+            damage.lost_n += failed_n if has_frames or failed_n > spared_n else 0
+            has_frames, failed_n = True, 0
+            damage.flawed_n += frame.is_corrupt
             if stream.type == "audio" and not RATES_HZ[0] <= frame.sample_rate <= RATES_HZ[1]:
                 accepted = f"accepted: {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
                 raise MediaError(f"{path}: sound at {frame.sample_rate} Hz; {accepted}")
             yield frame
+    damage.lost_n += failed_n if failed_n > spared_n else 0
     if has_packets and not has_frames and begin == FIRST:
         kind = f"{codec_name(stream)} {stream.type}"
         accepted = f"; {_ACCEPTED_PIXELS}" if stream.type == "video" else ""
@@ -179,7 +246,8 @@ class Clock:
     dts is a picture's time, and a sound's only as the first one's.
     """
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, container: Any, stream: Any, damage: Damage | None = None) -> None:
+        self._damage = damage or Damage()
         self.timed = container.format.name != "avi"
         self._time_base = stream.time_base
         self._shift_s = 0.0
@@ -206,30 +274,50 @@ class Clock:
                 leap_s = RESTART_S if raw_s > self.end_s else LEAP_S
                 if not -RESTART_S <= step_s <= leap_s:
                     self._shift_s = expected_s - raw_s
+                    self._damage.leaps_n += 1
             yield raw_s + self._shift_s
 
 
-def packets(container: Any, stream: Any, begin: Begin = FIRST) -> Iterator[Any]:
+def packets(
+    container: Any, stream: Any, begin: Begin = FIRST, damage: Damage | None = None
+) -> Iterator[Any]:
     """Yield the packets of a stream from where `begin` leads, none passed over yet.
 
     Reading goes on behind damaged places.
     """
     import av
 
+    damage = damage or Damage()
     if begin.ticks is not None:
         container.seek(begin.ticks, stream=container.streams[begin.stream])
-    failures = 0
+    failures, ticks, torn = 0, None, False
     while failures < READ_ERRORS:
         try:
             for packet in container.demux(stream):
+                damage.unread_n += failures > 0
                 failures = 0
                 if packet.size:  # an empty one would end the decoding
+                    damage.torn_n += torn
+                    torn = packet.is_corrupt
+                    ticks = packet.pts if packet.dts is None else packet.dts
                     yield packet
             return
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            _check_memory(error)
             failures += 1
         except IndexError:  # PyAV's own flush, where streams turned up in mid-file
             return
+    damage.ended, damage.last_s = True, None if ticks is None else float(ticks * stream.time_base)
+
+
+def _check_memory(error: Exception) -> None:
+    """Tell a process without memory from damaged data that ask for too much of it.
+
+    Raises:
+        MemoryError: it has none left.
+    """
+    if isinstance(error, MemoryError):
+        bytearray(SPARE_BYTES)
 
 
 def _check_whole(path: MediaPath, held_bytes: int) -> None:

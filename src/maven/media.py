@@ -22,6 +22,7 @@ from maven.container import (
     ACCEPTED,
     FIRST,
     Clock,
+    Damage,
     MediaError,
     MediaPath,
     codec_name,
@@ -30,7 +31,7 @@ from maven.container import (
     pick,
     size_bytes,
 )
-from maven.part import WHOLE, Part, beginning
+from maven.part import WHOLE, Part, beginning, pictures_within
 from maven.resample import AUDIO_RATE_HZ, Samples, contiguous, runs
 
 __all__ = [
@@ -150,7 +151,13 @@ def probe(path: MediaPath) -> MediaInfo:
     )
 
 
-def frames(path: MediaPath, *, rate_hz: float | None = None, part: Part = WHOLE) -> Iterator[Frame]:
+def frames(
+    path: MediaPath,
+    *,
+    rate_hz: float | None = None,
+    part: Part = WHOLE,
+    damage: Damage | None = None,
+) -> Iterator[Frame]:
     """Yield every decoded frame of a part in order; none where there is no video.
 
     Times rise strictly. A frame whose pts is missing or does not rise takes its dts, and where that
@@ -165,6 +172,7 @@ def frames(path: MediaPath, *, rate_hz: float | None = None, part: Part = WHOLE)
             but not turned into RGB, which saves that cost.
         part: yield only the frames whose times lie in it, as the whole file has them; the first is
             the one with index 0. Little else is decoded where the file allows it.
+        damage: counts what is lost of it.
 
     Raises:
         MediaError: the file cannot be read, or nothing of its video decodes.
@@ -182,15 +190,16 @@ def frames(path: MediaPath, *, rate_hz: float | None = None, part: Part = WHOLE)
             stream.codec_context.thread_type = "AUTO"  # frame threads where the codec has them
         reformatter = VideoReformatter()
         rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE_HZ
-        clock = Clock(container, stream)
-        timed = _timed(decoded(path, container, stream, begin), clock, 1.0 / float(rate))
-        timed = timed if part == WHOLE else _within(timed, part)
+        damage = damage or Damage()
+        clock = Clock(container, stream, damage)
+        timed = _timed(decoded(path, container, stream, begin, damage), clock, 1.0 / float(rate))
+        timed = timed if part == WHOLE else pictures_within(timed, part, damage)
         for index, time_s, frame in timed if rate_hz is None else nearest(timed, rate_hz):
             yield Frame(index, time_s, _upright_rgb(frame, reformatter))
 
 
 def audio_blocks(
-    path: MediaPath, block_s: float = 10.0, part: Part = WHOLE
+    path: MediaPath, block_s: float = 10.0, part: Part = WHOLE, damage: Damage | None = None
 ) -> Iterator[AudioBlock]:
     """Yield the sound as 16 kHz mono blocks of `block_s` (the last is shorter); none without audio.
 
@@ -200,6 +209,7 @@ def audio_blocks(
 
     Of a part, the samples whose times lie in it. They stand where the whole file's do; in mkv,
     whose pts are rounded, to within 1 ms, where pts stray from the samples to within 20 ms.
+    `damage` counts what is lost of them.
 
     Raises:
         MediaError: the file cannot be read, or nothing of its audio decodes.
@@ -217,9 +227,10 @@ def audio_blocks(
             return
         first_s, done_n, held_n = 0.0, 0, 0
         held: list[Samples] = []
-        frames = decoded(path, container, stream, begin)
-        pieces = runs(frames, Clock(container, stream), origin_s)
-        for first_s, samples in _cut(contiguous(pieces, block_n), part):
+        damage = damage or Damage()
+        frames = decoded(path, container, stream, begin, damage)
+        pieces = runs(frames, Clock(container, stream, damage), origin_s)
+        for first_s, samples in _cut(contiguous(pieces, block_n), part, damage):
             held.append(samples)
             held_n += len(samples)
             while held_n >= block_n:
@@ -270,20 +281,9 @@ def _timed(
         yield index, last_s, frame
 
 
-def _within(
-    timed: Iterator[tuple[int, float, Any]], part: Part
-) -> Iterator[tuple[int, float, Any]]:
-    """Keep the frames of a part, numbered from 0."""
-    index = 0
-    for _, time_s, frame in timed:
-        if part.end_s is not None and time_s >= part.end_s:
-            return
-        if part.start_s is None or time_s >= part.start_s:
-            yield index, time_s, frame
-            index += 1
-
-
-def _cut(row: Iterator[tuple[float, Samples]], part: Part) -> Iterator[tuple[float, Samples]]:
+def _cut(
+    row: Iterator[tuple[float, Samples]], part: Part, damage: Damage
+) -> Iterator[tuple[float, Samples]]:
     """Keep of (time of the very first sample, next samples) those in a part, in the same form."""
     passed_n = 0
     for first_s, samples in row:
@@ -297,6 +297,8 @@ def _cut(row: Iterator[tuple[float, Samples]], part: Part) -> Iterator[tuple[flo
         kept = samples[max(start_n - passed_n, 0) : stop]
         if len(kept):
             yield first_s + start_n / AUDIO_RATE_HZ, kept
+        elif passed_n < start_n:
+            damage.pass_over()
         passed_n += len(samples)
         if end_n is not None and passed_n >= end_n:
             return

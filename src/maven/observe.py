@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maven import media
+from maven.container import Damage
 from maven.encoders.base import encode_audio
 from maven.faces.crop import crop
 from maven.faces.detect import FaceDetector
@@ -104,18 +105,21 @@ def observe(
     rate_hz: float | None,
     report: Progress,
     part: Part = WHOLE,
-) -> tuple[Seen | None, Sampled | None, tuple[SpeechSpan, ...]]:
+) -> tuple[Seen | None, Sampled | None, tuple[SpeechSpan, ...], tuple[str, ...]]:
     """Look and listen at the same time; None for what there is no stream of.
 
     Nothing outside the part is taken in: near its ends there is as little around an answer as at
-    the ends of a file. `report` is called in this thread only.
+    the ends of a file. `report` is called in this thread only. Last come notes on damage.
     """
+    video, sound = Damage(), Damage()
     if info.video is None or detector is None:
         if info.audio is None:
-            return None, None, ()
-        return (None, *listen(info, encoders.audio, report, part))
+            return None, None, (), ()
+        heard, speech = listen(info, encoders.audio, report, part, sound)
+        return None, heard, speech, _damaged(video, sound)
     if info.audio is None:
-        return look(info, encoders.visual, detector, rate_hz, report, part), None, ()
+        seen = look(info, encoders.visual, detector, rate_hz, report, part, video)
+        return seen, None, (), _damaged(video, sound)
     heard_s = 0.0
 
     def hear(check: Callable[[], None]) -> tuple[Sampled, tuple[SpeechSpan, ...]]:
@@ -124,13 +128,17 @@ def observe(
             heard_s = done_s
             check()
 
-        return listen(info, encoders.audio, note, part)
+        return listen(info, encoders.audio, note, part, sound)
 
     with beside(hear) as hearing:
-        seen = look(info, encoders.visual, detector, rate_hz, report, part)
+        seen = look(info, encoders.visual, detector, rate_hz, report, part, video)
         _, total_s = _stretch(info, part)
         heard, speech = hearing.wait(lambda: report("voice", heard_s, total_s))
-    return seen, heard, speech
+    return seen, heard, speech, _damaged(video, sound)
+
+
+def _damaged(video: Damage, sound: Damage) -> tuple[str, ...]:
+    return (*video.notes("video", "picture"), *sound.notes("sound", "piece"))
 
 
 def look(
@@ -140,6 +148,7 @@ def look(
     rate_hz: float | None,
     report: Progress,
     part: Part = WHOLE,
+    damage: Damage | None = None,
 ) -> Seen:
     """Decode, track, crop and encode in one pass; no more than a batch of crops is held."""
     assert info.video is not None
@@ -157,7 +166,9 @@ def look(
         waiting.clear()
 
     with (
-        closing(ahead(media.frames(info.path, rate_hz=rate_hz, part=part))) as frames,
+        closing(
+            ahead(media.frames(info.path, rate_hz=rate_hz, part=part, damage=damage))
+        ) as frames,
         closing(ahead(track_faces(frames, detector))) as stream,
         closing(ahead(_cropped(stream, encoder.size_px, encoder.rate_hz), FACE_BATCH)) as cut,
     ):
@@ -210,7 +221,11 @@ def _worth(
 
 
 def listen(
-    info: media.MediaInfo, encoder: AudioEncoder, report: Progress, part: Part = WHOLE
+    info: media.MediaInfo,
+    encoder: AudioEncoder,
+    report: Progress,
+    part: Part = WHOLE,
+    damage: Damage | None = None,
 ) -> tuple[Sampled, tuple[SpeechSpan, ...]]:
     """Find speech and encode the sound in one pass over its blocks."""
     from maven.features import Sampled
@@ -219,7 +234,7 @@ def listen(
     start_s, total_s = _stretch(info, part)
 
     def blocks() -> Iterator[media.AudioBlock]:
-        for block in media.audio_blocks(info.path, part=part):
+        for block in media.audio_blocks(info.path, part=part, damage=damage):
             detector.push(block)
             yield block
             report("voice", block.start_s - start_s, total_s)

@@ -10,6 +10,7 @@ the beginning.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from maven.container import (
     RESTART_S,
     Begin,
     Clock,
+    Damage,
     MediaPath,
     codec_name,
     opened,
@@ -99,6 +101,21 @@ def beginning(path: MediaPath, kind: str, start_s: float | None) -> Begin:
             if begun is not None:
                 return begun
     return FIRST
+
+
+def pictures_within(
+    timed: Iterator[tuple[int, float, Any]], part: Part, damage: Damage
+) -> Iterator[tuple[int, float, Any]]:
+    """Keep of (number, time_s, frame) those in a part, numbered from 0, and their damage."""
+    index = 0
+    for _, time_s, frame in timed:
+        if part.end_s is not None and time_s >= part.end_s:
+            return
+        if part.start_s is None or time_s >= part.start_s:
+            yield index, time_s, frame
+            index += 1
+        else:
+            damage.pass_over()
 
 
 def _landing(container: Any, stream: Any, target_s: float) -> Begin | None:

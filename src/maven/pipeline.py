@@ -89,7 +89,7 @@ class Analysis:
         speech: where speech was heard.
         transcript: the words.
         provenance: model, versions, settings, hashes.
-        notes: one line each on what was missing.
+        notes: one line each on what was missing, or damaged.
     """
 
     media: media.MediaInfo
@@ -253,13 +253,14 @@ def analyze(
     notes = []
 
     detector = None if info.video is None else detector or CenterFace()
-    seen, heard, speech = observe(
+    seen, heard, speech, damaged = observe(
         info, model.encoders, detector, settings.rate_hz, report, settings.part
     )
     if seen is None or not seen.tracks:
         notes.append("no picture" if seen is None else "no face was seen")
     if not speech:
         notes.append("no sound" if heard is None else "no speech was heard in the sound")
+    notes += damaged
     transcript, missing = transcriber.find(
         info.path,
         given=settings.transcript,

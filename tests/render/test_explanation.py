@@ -98,7 +98,7 @@ def test_the_picture_says_what_drove_the_moments() -> None:
         "valence: face +0.30, voice +0.15, words +0.05",
         "“good” valence +0.21",
         "not observed then: face",
-        "Missing: no words: nobody speaks",
+        "Note: no words: nobody speaks",
         "words looks at voice",
         "Where the network looks at moment 1",
         "nothing observed",

@@ -237,7 +237,7 @@ def _list(figure: Figure, scene: Scene) -> None:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         _item(axes, number, moment, moment is scene.chosen)
-    notes = [f"Missing: {note}" for note in scene.notes]
+    notes = [f"Note: {note}" for note in scene.notes]
     if len(scene.moments) > LISTED:
         notes.insert(0, f"and {len(scene.moments) - LISTED} more: see the JSON file")
     for k, note in enumerate(notes):
@@ -378,4 +378,4 @@ def print_explanation(scene: Scene, console: Console) -> None:
             lead = "which words: " if line == 0 else " " * 13
             console.print(Text(f"   {lead}{word_line(word)}"))
     for note in scene.notes:
-        console.print(f"Missing: {note}", soft_wrap=True, markup=False)
+        console.print(f"Note: {note}", soft_wrap=True, markup=False)

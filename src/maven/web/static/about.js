@@ -34,7 +34,7 @@ window.maven = window.maven || {};
   maven.notes = function (element, view) {
     if (!view.notes.length) return;
     const box = maven.html(element, "section", "viewer-notes");
-    maven.html(box, "h2", "viewer-notes-title", "What was missing");
+    maven.html(box, "h2", "viewer-notes-title", "What was missing or damaged");
     const list = maven.html(box, "ul");
     for (const note of view.notes) maven.html(list, "li", "", note);
   };
