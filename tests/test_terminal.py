@@ -34,6 +34,15 @@ from maven.terminal import (
             "OSError: [Errno 28] No space left on device",
         ),
         (KeyError("k"), None, "KeyError: 'k' (a fault in maven: --debug shows where)"),
+        (StoreError("bad"), Path("a/two\nlines.mp4"), r"a/two\nlines.mp4: bad"),
+        (StoreError("a/two\nl.mp4:\nbad"), Path("a/two\nl.mp4"), r"a/two\nl.mp4: bad"),
+        (
+            OSError(2, "No", "b\n.mp4"),
+            Path("b\n.mp4"),
+            r"FileNotFoundError: [Errno 2] No: 'b\n.mp4'",
+        ),
+        (StoreError("x  y.mp4: bad"), Path("x  y.mp4"), "x  y.mp4: bad"),
+        (StoreError("\x1b[2Jgone"), None, r"\x1b[2Jgone"),
     ],
 )
 @pytest.mark.parametrize("debug", [False, True])
@@ -48,6 +57,21 @@ def test_an_error_is_one_line_and_exit_code_1(
     assert captured.err.endswith(f"maven: {line}\n")
     assert ("Traceback" in captured.err) == debug
     assert debug or captured.err.count("\n") == 1
+
+
+def test_names_of_two_lines_are_refused_in_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c\n").mkdir()
+    for check, name in (
+        (check_files, "a\nb"), (check_files, "c\n"), (check_folder, "a\nb"),
+        (check_writable_file, "c\n"),
+    ):  # fmt: skip
+        with pytest.raises(typer.Exit):
+            check([tmp_path / name] if check is check_files else tmp_path / name)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert name.replace("\n", "\\n") in said
 
 
 def test_a_refusal_inside_stays_one(capsys: pytest.CaptureFixture[str]) -> None:

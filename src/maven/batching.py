@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -97,9 +97,10 @@ def batch(
         from maven.batch.items import InputError, items
         from maven.batch.run import run
 
-        chosen = {"asr": words_from(asr, offline or dry_run), "faces": faces, "rate_hz": rate_hz}
+        chosen = {"faces": faces, "rate_hz": rate_hz}  # the engine says which model and recogniser
         job = {
-            "kind": "analyse", "model": local_model(model, offline), **chosen, "device": device,
+            "kind": "analyse", "model": local_model(model, offline),
+            "asr": words_from(asr, offline or dry_run), **chosen, "device": device,
             "runtime": runtime, "threads": threads, "offline": True,
         }  # fmt: skip
         limits = {"memory_bytes": memory_limit and int(memory_limit * 1e9), "time_s": time_limit}
@@ -114,10 +115,7 @@ def batch(
                 refuse(str(error))
             except KeyboardInterrupt:
                 teller.close()
-                print(
-                    "maven: stopped; what is finished is kept, the same command goes on",
-                    file=sys.stderr,
-                )
+                say("maven: stopped; what is finished is kept, the same command goes on")
                 raise typer.Exit(1) from None
     if not dry_run:
         show(ended, out)
@@ -191,16 +189,26 @@ def words_from(asr: str, offline: bool) -> str:
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Take a polite request to end (SIGTERM, as schedulers send it) as Ctrl-C."""
+    """Take the first request to end as Ctrl-C, and no other while the work is put in order.
+
+    Schedulers send SIGTERM, a terminal that is closed SIGHUP.
+    """
+    numbers = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
+    before = {number: signal.getsignal(number) for number in numbers if number is not None}
+    before = {n: handler for n, handler in before.items() if handler != signal.SIG_IGN}  # nohup
 
     def stop(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Teller:
@@ -226,9 +234,9 @@ class Teller:
     def planned(self, counts: Counts, notes: tuple[str, ...]) -> None:
         """Say what was found and what there is to do."""
         for note in notes:
-            print(f"Note: {note}", file=sys.stderr)
-        print(f"{self._out}: {described(counts)}", flush=True)
-        if counts.todo and sys.stderr.isatty():
+            say(f"Note: {note}")
+        say(f"{self._out}: {described(counts)}", sys.stdout)
+        if counts.todo and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
@@ -246,7 +254,13 @@ class Teller:
             self._bars.update(self._task, completed=progress.finished, description=text)
         elif time.monotonic() - self._said_s >= LINE_EVERY_S:
             self._said_s = time.monotonic()
-            print(line(progress), file=sys.stderr, flush=True)
+            say(line(progress))
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line to standard error, or elsewhere; that nobody reads it ends no batch."""
+    with suppress(OSError, ValueError):
+        print(text, file=stream or sys.stderr, flush=True)
 
 
 def described(counts: Counts) -> str:
@@ -292,10 +306,14 @@ def show(ended: Ended, out: Path) -> None:
         hours = progress.media_s / 3600
         length = f"{hours:.1f} h" if hours >= 1 else f"{progress.media_s:.0f} s"
         speed = f"; {length} of media, {progress.media_s / progress.elapsed_s:.1f} x real time"
-    print(f"{progress.finished - progress.failed:,} done in {clock(progress.elapsed_s)}{speed}")
-    print(f"Wrote {out / 'results'}, {out / 'index.parquet'}, {out / 'index.html'}")
+    say(
+        f"{progress.finished - progress.failed:,} done in {clock(progress.elapsed_s)}{speed}",
+        sys.stdout,
+    )
+    made = ", ".join(str(out / name) for name in ("results", "index.parquet", "index.html"))
+    say(f"Wrote {made}", sys.stdout)
     failed = progress.failed + counts.problems
     if failed:
         where = out / "errors.csv"
-        print(f"maven: {failed:,} of {counts.total:,} files failed: {where}", file=sys.stderr)
+        say(f"maven: {failed:,} of {counts.total:,} files failed: {where}")
         raise typer.Exit(1)

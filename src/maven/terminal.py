@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a run failed, 2 the command line is wrong.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from maven.files import printable
 
 if TYPE_CHECKING:
     from maven.observe import Progress
@@ -41,7 +44,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def refuse(message: str) -> NoReturn:
     """Say in one line what is wrong with the command line; exit code 2."""
-    print(f"maven: {message}", file=sys.stderr)
+    print(f"maven: {_one_line(message)}", file=sys.stderr)
     raise typer.Exit(2)
 
 
@@ -49,28 +52,28 @@ def check_files(paths: list[Path]) -> None:
     """Refuse what is not there, and folders."""
     for path in paths:
         if not path.exists():
-            refuse(f"there is no file {path}")
+            refuse(f"there is no file {_shown(path)}")
         if path.is_dir():
-            refuse(f"{path} is a folder; give files, for instance {path / '*'}")
+            refuse(f"{_shown(path)} is a folder; give files, for instance {_shown(path / '*')}")
 
 
 def check_folder(path: Path) -> None:
     """Refuse what is no folder."""
     if not path.is_dir():
-        refuse(f"there is no folder {path}")
+        refuse(f"there is no folder {_shown(path)}")
 
 
 def check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written into."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        refuse(f"-o: cannot write into {folder}")
+        refuse(f"-o: cannot write into {_shown(folder)}")
 
 
 def check_writable_file(path: Path) -> None:
     """Refuse a file that cannot be written."""
     if path.is_dir():
-        refuse(f"-o: {path} is a folder; give a file, for instance {path / 'name'}")
+        refuse(f"-o: {_shown(path)} is a folder; give a file, for instance {_shown(path / 'name')}")
     check_writable(path.parent)
 
 
@@ -92,17 +95,30 @@ def one_line_errors(debug: bool, about: Path | None = None) -> Iterator[None]:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        message = " ".join(str(error).split()) or type(error).__name__
+        text, name = str(error), ""
+        if about is not None and about.name:
+            name = printable(about.name)
+            text = text.replace(about.name, name)  # before its line breaks are taken for the text's
+        message = _one_line(text) or type(error).__name__
         if extra := lacking(error):
             message = extra
         elif not type(error).__module__.startswith("maven."):
             message = f"{type(error).__name__}: {message}"
             if not isinstance(error, (OSError, ValueError)):
                 message += " (a fault in maven: --debug shows where)"
-        if about is not None and about.name not in message:
-            message = f"{about}: {message}"
+        if about is not None and name not in message:
+            message = f"{_shown(about)}: {message}"
         print(f"maven: {message}", file=sys.stderr)
         raise typer.Exit(1) from None
+
+
+def _one_line(message: str) -> str:
+    """Join lines; escape what cannot be printed."""
+    return printable(re.sub(r"\s*[\r\n]+\s*", " ", message).strip())
+
+
+def _shown(path: Path) -> str:
+    return printable(str(path))
 
 
 @contextmanager

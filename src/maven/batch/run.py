@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maven.batch.items import Item
-from maven.batch.state import Counts, State
+from maven.batch.output import PAGE, writing
+from maven.batch.state import Counts, State, StateError
 
 INDEX_EVERY_S = 60.0  # at least; and never more than a hundredth of the time
 SHARE_OF_TIME = 0.01
@@ -163,8 +164,11 @@ def _work(state: State, engine: Engine, meter: Meter, tell: Callable[[Progress],
                     _index(state, meter)
                     indexed_s = time.monotonic()
                     took_s = indexed_s - began_s
-    finally:
-        _index(state, meter)
+    except BaseException:
+        with contextlib.suppress(StateError):  # of the two, the first one is said
+            _index(state, meter)
+        raise
+    _index(state, meter)
 
 
 def _index(state: State, meter: Meter) -> None:
@@ -178,4 +182,5 @@ def _index(state: State, meter: Meter) -> None:
         "media_s": progress.media_s,
         "elapsed_s": progress.elapsed_s,
     }
-    write_batch_page(state.rows(), about, state.folder / "index.html")
+    with writing(state.folder):
+        write_batch_page(state.rows(), about, state.folder / PAGE)
