@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
+import time
 from pathlib import Path
 
 import av
@@ -355,3 +357,29 @@ def test_media_hash(tmp_path: Path, clips_dir: Path) -> None:
     expected = hashlib.sha256(clip.read_bytes()).hexdigest()
     assert media_hash(clip) == expected
     assert media_hash(shutil.copy(clip, tmp_path / "other name.mp4")) == expected
+
+
+def test_a_file_is_hashed_once_for_all_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.mp4"
+    path.write_bytes(bytes(3 << 20))
+    calls: list[int] = []
+
+    def read() -> int:
+        calls.clear()
+        found = media_hash(path, lambda: calls.append(1))
+        assert found == hashlib.sha256(path.read_bytes()).hexdigest()
+        return len(calls)
+
+    assert [read(), read()] == [3, 3]  # it may still be written to
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns + 5 * 10**9)
+    assert [read(), read()] == [3, 0]
+    path.write_bytes(bytes(3 << 20)[1:] + b"x")
+    os.utime(path, ns=(now_ns, now_ns))
+    assert read() == 3
+    other = tmp_path / "other.mp4"
+    other.write_bytes(b"x" * (3 << 20))
+    other.rename(path)
+    assert read() == 3

@@ -21,12 +21,15 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from maven.checkpoint import MINI_FOLDER, write
 from maven.export import export
 from maven.portable import ABOUT, GRAPHS, OnnxVisual, read_graph
+
+# isort: split
+# After maven, which has onnxruntime tell nobody of this process: it looks when it is imported.
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 CALIBRATION = 512  # training faces
 BATCH = 16

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,37 +25,23 @@ from maven.container import (
     FIRST,
     Clock,
     Damage,
-    MediaError,
-    MediaPath,
     codec_name,
     decoded,
     opened,
     pick,
     size_bytes,
 )
+from maven.container import MediaError as MediaError  # of all that reads here
+from maven.container import MediaPath as MediaPath
 from maven.part import WHOLE, Part, beginning, pictures_within
-from maven.resample import AUDIO_RATE_HZ, Samples, contiguous, runs
-
-__all__ = [
-    "AUDIO_RATE_HZ",
-    "AudioBlock",
-    "AudioInfo",
-    "Frame",
-    "MediaError",
-    "MediaInfo",
-    "MediaPath",
-    "SubtitleInfo",
-    "VideoInfo",
-    "audio_blocks",
-    "frames",
-    "media_hash",
-    "probe",
-    "read_audio",
-]
+from maven.resample import AUDIO_RATE_HZ as AUDIO_RATE_HZ  # of `AudioBlock`
+from maven.resample import Samples, contiguous, runs
 
 DEFAULT_RATE_HZ = 25.0  # of a video that states no rate, where a frame has no time of its own
 SHORTEST_STEP_S = 1e-6  # between two frames: less is one time written twice
+SETTLED_NS = 2 * 10**9  # file systems tell times this coarsely: what is older has one of its own
 TICK_SLACK = 1e-6  # of a tick: float noise must not decide which frame is nearest
+_HASHES: dict[tuple[int, ...], str] = {}
 
 
 @dataclass(frozen=True)
@@ -254,18 +242,34 @@ def read_audio(path: MediaPath) -> AudioBlock | None:
     return AudioBlock(blocks[0].start_s, np.concatenate([block.samples for block in blocks]))
 
 
-def media_hash(path: MediaPath) -> str:
-    """Return the SHA-256 of a file's bytes, in hex.
+def media_hash(path: MediaPath, progress: Callable[[], None] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, in hex; `progress` is called for every MiB.
+
+    The last one is remembered: the parts of a long file would have all of it read each time.
 
     Raises:
         MediaError: it is missing, not a file, or empty.
     """
     size_bytes(path)
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with Path(path).open("rb") as file:  # network file systems look anew when one is opened
+        state, now_ns = _state(file), time.time_ns()
+        if known := _HASHES.get(state):
+            return known
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+            if progress:
+                progress()
+        if state == _state(file) and now_ns - max(state[-2:]) > SETTLED_NS:
+            _HASHES.clear()
+            _HASHES[state] = digest.hexdigest()
     return digest.hexdigest()
+
+
+def _state(file: BinaryIO) -> tuple[int, ...]:
+    """What is another when a file, or what it holds, is: in the end when it was written to."""
+    now = os.fstat(file.fileno())
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
 def _timed(
@@ -329,8 +333,11 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
 
     The display matrix of ISO 14496-12, 8.3.2: x' = a x + c y, y' = b x + d y.
     """
+    from av.sidedata.sidedata import SideDataContainer
+
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        # `frame.side_data` is kept in the frame and refers to it: frames would pile up.
+        matrix = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     except ValueError:  # there is side data of a kind that PyAV has no name for
         turn = round(frame.rotation / 90) % 4  # counter-clockwise quarters
         return turn % 2 == 1, turn in (2, 3), turn in (1, 2)

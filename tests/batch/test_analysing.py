@@ -67,7 +67,9 @@ def test_a_result_is_what_the_library_answers(
     assert record["duration_s"] == pytest.approx(np.ptp(wanted["time_s"]) + step_s)
     assert record["valence"] == pytest.approx(wanted["valence"].mean())
     assert record_of(tmp_path / outcome["file"]) == {"id": "talk.mp4", **record}
-    assert said[0]["length_s"] == pytest.approx(record["duration_s"], abs=0.3)
+    key = said[0]["record"]["key"]  # known should it fail
+    assert record["key"] == key
+    assert said[1]["length_s"] == pytest.approx(record["duration_s"], abs=0.3)
 
 
 def test_what_is_known_is_not_done_again(
@@ -126,7 +128,21 @@ def test_a_part_is_analysed_alone(analysing: Analysing, piece: Path, tmp_path: P
     assert time_s.min() >= 0.5
     assert time_s.max() < 1.0
     assert outcome["record"]["duration_s"] == pytest.approx(0.5, abs=0.05)
-    assert lengths_s[0] == 1.0
+    assert lengths_s[1] == 1.0
+
+
+def test_reading_is_a_sign_of_life(
+    analysing: Analysing, piece: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maven.batch.analysing.SAY_EVERY_S", 0.0)
+    clip = Path(shutil.copy(piece, tmp_path / "clip.mp4"))
+    said: list[dict[str, Any]] = []
+    known = {"key": content(clip, None, None, None)["key"]}
+    outcome = analysing.do(
+        task(clip, known=known), tmp_path, lambda **message: said.append(message)
+    )
+    assert outcome["state"] == "same"
+    assert said == [{"stage": "reading", "done_s": 0.0}]
 
 
 def test_a_file_that_changes_while_it_is_read_gives_no_result(
@@ -140,8 +156,9 @@ def test_a_file_that_changes_while_it_is_read_gives_no_result(
             file.write(b"\0")
 
     monkeypatch.setattr("maven.pipeline.analyze", analyze)
-    with pytest.raises(MediaError, match=r"clip\.mp4: changed while it was read"):
-        analysing.do(task(clip), tmp_path, silent)
+    outcome = analysing.do(task(clip), tmp_path, silent)
+    error = f"{clip}: changed while it was read"
+    assert outcome == {"state": "failed", "error": error, "again": True}
 
 
 def test_what_it_says_of_itself_tells_models_apart(analysing: Analysing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -161,6 +162,7 @@ def test_a_length_that_the_size_denies_gives_no_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("maven.batch.worker.LEAST_S", 0.5)
+    monkeypatch.setattr("maven.batch.worker.S_PER_S", 10.0)
     attendant = Attendant({"kind": KIND}, tmp_path)
     assert attendant.do(task("slow"))["error"] == f"{PATH}: took longer than 1 s"
     assert attendant.do(task("slow", size_bytes=10**6))["state"] == "done"
@@ -200,6 +202,20 @@ def test_a_full_disk_ends_the_batch(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"^workers cannot write their files: No space left"):
         attendant.do(task("full"))
     attendant.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_is_full_when_a_file_is_fetched_ends_it_too(
+    code: int, attendant: Attendant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", full)
+    with pytest.raises(WorkerError, match=os.strerror(code)):
+        attendant.do(task("fetched", path="memory://attended/any.mp4"))
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,17 @@ LARGE = {"kind": "analyse", "model": "owner/name"}
 
 def test_time_goes_by_length_and_no_length_beyond_what_the_size_can_hold() -> None:
     limits = Limits()
-    assert limits.longest_s(MINI, 10.0, 10**6) == 160.0
-    assert limits.longest_s(LARGE, 10.0, 10**6) == 660.0
-    assert limits.longest_s(MINI, 1e12, 20_000) == 260.0
-    assert limits.longest_s(MINI, None, 20_000) == 260.0
-    assert limits.longest_s(MINI, 0.01, 20_000) == pytest.approx(60.1)
+    assert limits.longest_s(MINI, 10.0, 10**6) == pytest.approx(460.15)
+    assert limits.longest_s(LARGE, 10.0, 10**6) == pytest.approx(660.15)
+    assert limits.longest_s(MINI, 1e12, 20_000) == pytest.approx(860.0, abs=0.01)
+    assert limits.longest_s(MINI, None, 20_000) == pytest.approx(860.0, abs=0.01)
+    assert limits.longest_s(MINI, 0.01, 20_000) == pytest.approx(60.4, abs=0.01)
     for odd in (math.inf, math.nan):
-        assert limits.longest_s(MINI, odd, 20_000) == 260.0
-    assert limits.longest_s(MINI, -5.0, 20_000) == 60.0
+        assert limits.longest_s(MINI, odd, 20_000) == pytest.approx(860.0, abs=0.01)
+    assert limits.longest_s(MINI, -5.0, 20_000) == pytest.approx(60.0, abs=0.01)
+    assert limits.longest_s(MINI, 10.0, 20 * 10**9) == pytest.approx(
+        60 + 400 + 3000
+    )  # read three times
     assert math.isfinite(limits.longest_s(MINI, None, None))
     assert Limits(time_s=7.0).longest_s(MINI, 1e6, 10**12) == 7.0
 
@@ -56,6 +59,8 @@ def test_memory_goes_by_the_model() -> None:
         ("/a/\x1b[2J.mp4", "odd\0", "/a/\\x1b[2J.mp4: odd\\x00"),
         ("/a/ö 日本.mp4", "odd", "/a/ö 日本.mp4: odd"),
         (None, "odd", "the id: odd"),
+        ("https://h/a.mp4?sig=K", "https://h/a.mp4?sig=K: cut off", "https://h/a.mp4: cut off"),
+        ("https://h/a.mp4?v=1&token=K", "odd", "https://h/a.mp4?v=1: odd"),
     ],
 )
 def test_an_error_is_one_line_that_names_the_file(path: str | None, text: str, line: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maven.batch import result
-from maven.container import MediaError
 from maven.media import media_hash, probe
 from maven.transcript import TranscriptError, beside
 
@@ -89,16 +89,7 @@ class Analysing:
         given = task.get("words") or task.get("transcript")
         words = Path(given) if given else None
         start_s, end_s = task["start_s"], task["end_s"]
-        record = content(media, words, start_s, end_s)
-        known = task.get("known")
-        if known and known["key"] == record["key"]:
-            return {"state": "same", "record": record}
-        info = probe(media)
-        length_s = info.duration_s
-        if end_s is not None:
-            length_s = min(end_s, length_s or end_s)  # all that lies before is decoded
-        say(length_s=length_s)
-        said_s = 0.0
+        said_s = time.monotonic()
 
         def progress(stage: str, done_s: float, total_s: float | None) -> None:
             nonlocal said_s
@@ -106,6 +97,19 @@ class Analysing:
                 said_s = time.monotonic()
                 say(stage=stage, done_s=done_s)
 
+        def reading() -> None:
+            progress("reading", 0.0, None)
+
+        record = content(media, words, start_s, end_s, reading)
+        known = task.get("known")
+        if known and known["key"] == record["key"]:
+            return {"state": "same", "record": record}
+        say(record=record)  # should it fail: whether an older result is of this content
+        info = probe(media)
+        length_s = info.duration_s
+        if end_s is not None:
+            length_s = min(end_s, length_s or end_s)  # all that lies before is decoded
+        say(length_s=length_s)
         job = self._job
         settings = Settings(
             words,
@@ -124,8 +128,9 @@ class Analysing:
             transcriber=self._transcriber,
             progress=progress,
         )
-        if content(media, words, start_s, end_s) != record:
-            raise MediaError(f"{media}: changed while it was read")
+        if content(media, words, start_s, end_s, reading) != record:
+            error = f"{task['path']}: changed while it was read"
+            return {"state": "failed", "error": error, "again": True}
         say(stage="writing", done_s=0.0)
         record |= result.of(analysis)
         result.write(analysis, task["id"], record, folder / RESULT)
@@ -148,7 +153,11 @@ def described(model: Model) -> dict[str, Any]:
 
 
 def content(
-    media: Path, words: Path | None, start_s: float | None, end_s: float | None
+    media: Path,
+    words: Path | None,
+    start_s: float | None,
+    end_s: float | None,
+    progress: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Say what a result is made from: hashes of media and transcript, and their key.
 
@@ -156,6 +165,7 @@ def content(
         media: the media file.
         words: the transcript that was given; None: the one that lies beside it, if any.
         start_s, end_s: of the part, None for the ends of the media.
+        progress: called now and then.
 
     Raises:
         MediaError, TranscriptError: a file cannot be read.
@@ -165,6 +175,6 @@ def content(
         said = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise TranscriptError(f"{file}: cannot be read ({error.strerror or error})") from None
-    decides = {"media_sha256": media_hash(media), "transcript_sha256": said}
-    text = json.dumps({**decides, "start_s": start_s, "end_s": end_s}, sort_keys=True)
-    return {"key": hashlib.sha256(text.encode()).hexdigest()[:32], **decides}
+    found = media_hash(media, progress)
+    key = result.key_of(found, said, start_s, end_s)
+    return {"key": key, "media_sha256": found, "transcript_sha256": said}

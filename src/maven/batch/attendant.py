@@ -106,6 +106,7 @@ class Attendant:
                 folder is gone.
         """
         began_s = time.monotonic()
+        self._record: dict[str, Any] | None = None  # what it has said of the content so far
         failed: Outcome = {"id": task["id"], "state": "failed", "again": True, "file": None}
         failed |= {"peak_bytes": None, "record": None}
         try:
@@ -120,6 +121,7 @@ class Attendant:
         except OSError as error:
             raise WorkerError(f"{self._folder}: {error.strerror or error}") from error
         _empty(self._task_folder)
+        outcome["record"] = outcome.get("record") or self._record
         return {**outcome, "seconds": time.monotonic() - began_s}
 
     def stop(self) -> None:
@@ -234,6 +236,8 @@ class Attendant:
                 raise WorkerError(said["unfit"])
             if "length_s" in said:
                 length_s = said["length_s"]
+            if "record" in said:
+                self._record = said["record"]
             if "outcome" in said:
                 if said["outcome"].get("id") != task["id"]:
                     raise self._died("gave the answer of another task")
