@@ -63,7 +63,8 @@ def sha256(text: str) -> str:
 
 def record_of(text: str) -> dict[str, Any]:
     return {
-        "key": sha256(text)[:32], "media_sha256": sha256(text), "transcript_sha256": None,
+        "key": result.key_of(sha256(text), None, None, None),
+        "media_sha256": sha256(text), "transcript_sha256": None,
         "duration_s": 0.4, "rows": 10, "faces": 1, "valence": len(text) / 100, "arousal": None,
         "intensity": 0.5, "face_share": 1.0, "speech_share": 0.0, "words_share": 0.0,
         "notes": ["no words"],

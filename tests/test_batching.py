@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -15,7 +16,7 @@ from commands import Outcome, Run, runner
 from demo_pieces import copy_piece
 from maven.batch.run import Progress
 from maven.batch.state import Counts
-from maven.batching import clock, described, line
+from maven.batching import clock, described, later, line
 from maven.render import tables
 from soak_batch import differences, fingerprint, left_over
 from soak_kills import kills
@@ -163,6 +164,15 @@ def test_a_model_that_is_not_there(maven: Run, clips: Path) -> None:
     assert not Path("out").exists()
 
 
+def test_what_is_refused_later_leaves_no_folder(maven: Run, clips: Path) -> None:
+    Path("list.csv").write_text(f"path,id\n{clips / 'a.mp4'},x\n{clips / 'b.mp4'},x\n")
+    for arguments in (["list.csv"], [clips, "--device", "cuda:7"]):
+        ran = maven("batch", *arguments, "-o", "out", "--asr", "none")
+        assert ran.code == 1
+        assert ran.message
+        assert not Path("out").exists()
+
+
 def test_plans_and_progress_in_words() -> None:
     counts = Counts(new=1200, failed=2, done=30, problems=1)
     assert described(counts) == (
@@ -171,6 +181,21 @@ def test_plans_and_progress_in_words() -> None:
     )
     progress = Progress(30, 2, 1200, 600.0, 60.0, 4000.0)
     assert line(progress) == (
-        "30 of 1,200, 2 failed, 30.0 files a minute, 10.0 x real time, 1:06:40 left"
+        "1:06:40 left, 30 of 1,200, 2 failed, 30.0 files a minute, 10.0 x real time"
     )
+    assert line(later(progress, 60.0)).startswith("1:05:40 left, 30 of 1,200, 2 failed, 15.0 files")
+    assert line(later(replace(progress, left_s=5.0), 60.0)).startswith("0:00:01 left")
     assert clock(59.6) == "0:01:00"
+
+
+def test_a_file_that_became_another_and_fails_loses_its_result(maven: Run, clips: Path) -> None:
+    Path("here").mkdir()
+    media = Path("here/a.mp4")
+    media.write_bytes((clips / "a.mp4").read_bytes())
+    assert maven("batch", "here", "-o", "out", *QUICK).code == 0
+    result = Path("out") / str(index(Path("out"))["a.mp4"]["result"])
+    media.write_bytes(bytes(media.stat().st_size))  # of the same size
+    assert maven("batch", "here", "-o", "out", *QUICK).code == 1
+    assert not result.exists()
+    row = index(Path("out"))["a.mp4"]
+    assert (row["state"], row["result"]) == ("failed", None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from maven import files
-from maven.files import begun, sync, whole
+from maven.files import begun, printable, sync, whole
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -73,6 +74,25 @@ def test_a_disk_that_does_not_take_it_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSUP])
+def test_folders_that_cannot_be_synced_are_let_off_files_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = tmp_path / "table.csv"
+    path.touch()
+
+    def refused(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    sync(tmp_path)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        sync(path)
+    number = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(number)):
+        sync(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["table.csv", "a.b.parquet", "README", "_batch.json", "ä b.x"])
 def test_half_written_files_are_known_by_their_names(tmp_path: Path, name: str) -> None:
     with whole(tmp_path / name) as part:
@@ -84,3 +104,9 @@ def test_half_written_files_are_known_by_their_names(tmp_path: Path, name: str) 
 @pytest.mark.parametrize("name", [".hidden", ".csv", ".table.csv", "table.12.csv", "..", ".1.csv"])
 def test_other_names_are_none_of_them(name: str) -> None:
     assert begun(name) is None
+
+
+def test_names_are_shown_on_one_line() -> None:
+    assert printable("ok é 映画") == "ok é 映画"
+    assert printable("a\n\t\x1b[31m\u2028\u202e\x85") == "a\\n\\t\\x1b[31m\\u2028\\u202e\\x85"
+    assert printable("\udce9\ud800 \u202f\u3000") == "\\xe9\\ud800   "

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
     from maven.batch.state import Counts
 
 ENGINES = ("local", "ray")
-LINE_EVERY_S = 30.0  # where there is no terminal to draw a bar on
+LINE_EVERY_S, DRAW_EVERY_S = 30.0, 1.0  # without and with a terminal to draw a bar on
+NEEDS_PYARROW = "maven: this needs pyarrow, which is not installed: pip install 'maven[batch]'"
 
 Engine = Annotated[
     str, typer.Option(metavar="NAME", help="local: processes of this machine; or ray.")
@@ -97,19 +101,22 @@ def batch(
         from maven.batch.items import InputError, items
         from maven.batch.run import run
 
+        if find_spec("pyarrow") is None:
+            say(NEEDS_PYARROW)
+            raise typer.Exit(1)
         chosen = {"faces": faces, "rate_hz": rate_hz}  # the engine says which model and recogniser
         job = {
-            "kind": "analyse", "model": local_model(model, offline),
-            "asr": words_from(asr, offline or dry_run), **chosen, "device": device,
+            "kind": "analyse", "model": local_model(model, offline), **chosen, "device": device,
             "runtime": runtime, "threads": threads, "offline": True,
         }  # fmt: skip
         limits = {"memory_bytes": memory_limit and int(memory_limit * 1e9), "time_s": time_limit}
+        made = engine_for(engine, job, 1 if dry_run else workers, address, limits)
+        job["asr"] = words_from(asr, offline or dry_run)
         with ending_in_order(), Teller(out) as teller:
             try:
                 ended = run(
-                    items(inputs), out,
-                    engine_for(engine, job, 1 if dry_run else workers, address, limits),
-                    chosen, dry_run=dry_run, planned=teller.planned, tell=teller,
+                    items(inputs), out, made, chosen,
+                    dry_run=dry_run, planned=teller.planned, tell=teller,
                 )  # fmt: skip
             except InputError as error:
                 refuse(str(error))
@@ -181,7 +188,7 @@ def words_from(asr: str, offline: bool) -> str:
     except RecogniserError as error:
         if kind == "whisper":
             raise
-        print(f"Note: words come from transcripts only: {error}", file=sys.stderr)
+        say(f"Note: words come from transcripts only (as with --asr none): {error}")
         return "none"
     folder = Path(which)
     return f"whisper:{folder.absolute() if folder.is_dir() else which or DEFAULT_SIZE}"
@@ -212,12 +219,16 @@ def ending_in_order() -> Iterator[None]:
 
 
 class Teller:
-    """Shows how far a batch is: a bar on a terminal, elsewhere a line now and then."""
+    """Shows how far a batch is: a bar on a terminal, elsewhere a line now and then.
+
+    Both go on while no file ends, in a thread of their own.
+    """
 
     def __init__(self, out: Path) -> None:
-        self._out, self._said_s = out, time.monotonic()
+        self._out = out
         self._bars: Any = None
-        self._task: Any = None
+        self._last: tuple[Progress, float] | None = None  # and when it was told
+        self._stop = threading.Event()
 
     def __enter__(self) -> Teller:
         return self
@@ -227,34 +238,52 @@ class Teller:
 
     def close(self) -> None:
         """Remove the bar."""
+        self._stop.set()
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
 
     def planned(self, counts: Counts, notes: tuple[str, ...]) -> None:
         """Say what was found and what there is to do."""
+        from maven.batch.run import Progress
+
         for note in notes:
             say(f"Note: {note}")
         say(f"{self._out}: {described(counts)}", sys.stdout)
-        if counts.todo and sys.stderr is not None and sys.stderr.isatty():
+        if not counts.todo:
+            return
+        self(Progress(0, 0, counts.todo, 0.0, 0.0, None))
+        if sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bars
 
-            self._bars = Progress(
-                BarColumn(), TextColumn("{task.description}", markup=False),
-                console=Console(stderr=True), transient=True,
-            )  # fmt: skip
-            self._task = self._bars.add_task("starting", total=counts.todo)
+            columns = (BarColumn(), TextColumn("{task.description}", markup=False))
+            self._bars = Bars(*columns, console=Console(stderr=True), transient=True)
+            self._bars.add_task("", total=counts.todo)
             self._bars.start()
+        threading.Thread(target=self._tick, daemon=True).start()
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far it is."""
-        if self._bars is not None:
-            text = line(progress)
-            self._bars.update(self._task, completed=progress.finished, description=text)
-        elif time.monotonic() - self._said_s >= LINE_EVERY_S:
-            self._said_s = time.monotonic()
-            say(line(progress))
+        """Take in how far it is."""
+        self._last = progress, time.monotonic()
+
+    def _tick(self) -> None:
+        while not self._stop.wait(DRAW_EVERY_S if self._bars else LINE_EVERY_S):
+            if self._last is None:
+                continue
+            progress, told_s = self._last
+            text = line(later(progress, time.monotonic() - told_s))
+            if (bars := self._bars) is not None:
+                bars.update(0, completed=progress.finished, description=text)
+            else:
+                say(text)
+
+
+def later(progress: Progress, since_s: float) -> Progress:
+    """Give what is to be shown of a progress some time after it was told."""
+    left_s = progress.left_s and max(progress.left_s - since_s, 1.0)
+    return replace(progress, elapsed_s=progress.elapsed_s + since_s, left_s=left_s)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -268,27 +297,26 @@ def described(counts: Counts) -> str:
     parts = [
         (counts.new, "new"),
         (counts.failed, "failed before"),
-        (counts.changed, "changed"),
+        (counts.changed, "that may have changed"),
         (counts.missing, "whose result is missing"),
         (counts.problems, "that cannot be read"),
     ]
     reasons = ", ".join(f"{number:,} {what}" for number, what in parts if number)
     done = f", {counts.done:,} done already" if counts.done else ""
-    return (
-        f"{counts.total:,} files: {counts.todo:,} to do{f' ({reasons})' if reasons else ''}{done}"
-    )
+    files = f"{counts.total:,} file{'s' if counts.total != 1 else ''}"
+    return f"{files}: {counts.todo:,} to do{f' ({reasons})' if reasons else ''}{done}"
 
 
 def line(progress: Progress) -> str:
     """Say in one line how far it is, how fast, and how long it will take."""
     parts = [f"{progress.finished:,} of {progress.todo:,}"]
+    if progress.left_s is not None:
+        parts.insert(0, f"{clock(progress.left_s)} left")
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
-    if progress.elapsed_s > 0:
+    if progress.finished and progress.elapsed_s:
         parts.append(f"{progress.finished * 60 / progress.elapsed_s:.1f} files a minute")
         parts.append(f"{progress.media_s / progress.elapsed_s:.1f} x real time")
-    if progress.left_s is not None:
-        parts.append(f"{clock(progress.left_s)} left")
     return ", ".join(parts)
 
 
@@ -301,19 +329,20 @@ def clock(seconds: float) -> str:
 def show(ended: Ended, out: Path) -> None:
     """Print what became of it; exit code 1 where files failed."""
     progress, counts = ended.progress, ended.counts
-    speed = ""
+    said = "nothing to do"
+    if counts.todo:
+        failures = f", {progress.failed:,} failed" if progress.failed else ""
+        done = f"{progress.finished - progress.failed:,} done{failures}"
+        said = f"{done} in {clock(progress.elapsed_s)}"
     if progress.media_s:
         hours = progress.media_s / 3600
         length = f"{hours:.1f} h" if hours >= 1 else f"{progress.media_s:.0f} s"
-        speed = f"; {length} of media, {progress.media_s / progress.elapsed_s:.1f} x real time"
-    say(
-        f"{progress.finished - progress.failed:,} done in {clock(progress.elapsed_s)}{speed}",
-        sys.stdout,
-    )
+        said += f"; {length} of media, {progress.media_s / progress.elapsed_s:.1f} x real time"
+    say(said[0].upper() + said[1:], sys.stdout)
     made = ", ".join(str(out / name) for name in ("results", "index.parquet", "index.html"))
     say(f"Wrote {made}", sys.stdout)
     failed = progress.failed + counts.problems
     if failed:
-        where = out / "errors.csv"
-        say(f"maven: {failed:,} of {counts.total:,} files failed: {where}")
+        files = f"{failed:,} of {counts.total:,} file{'s' if counts.total != 1 else ''} failed"
+        say(f"maven: {files}: {out / 'errors.csv'}")
         raise typer.Exit(1)

@@ -1,7 +1,11 @@
-"""Files are written whole or not at all: beside their place, then renamed; JSON is strict."""
+"""Files are written whole or not at all: beside their place, then renamed; JSON is strict.
+
+Names are shown on one line.
+"""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -10,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Systems that take no fsync of a folder, or of a handle for reading, say so by one of these; they
+# bring names to the disk on their own.
+UNWANTED = (errno.EBADF, errno.EINVAL, errno.ENOTSUP)
 BEGUN = re.compile(r"\.(.+)\.[0-9]+(\.[^.]+)?")
 
 
@@ -43,6 +50,8 @@ def begun(name: str) -> str | None:
 def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk.
 
+    Some network file systems refuse to do this for a folder; they are let off.
+
     Raises:
         OSError: it cannot be written there, for example because the disk is full.
     """
@@ -54,8 +63,31 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNWANTED or not path.is_dir():
+            raise
     finally:
         os.close(handle)
+
+
+def printable(text: str) -> str:
+    """Write a name on one line that every terminal and table can show.
+
+    Unusual blanks become blanks; what cannot be printed, and bytes that are no UTF-8, are escaped.
+    """
+    if text.isprintable():
+        return text
+    shown = []
+    for c in text:
+        if c.isprintable():
+            shown.append(c)
+        elif c.isspace() and ord(c) >= 0xA0 and c not in "\u2028\u2029":
+            shown.append(" ")
+        elif 0xDC80 <= ord(c) <= 0xDCFF:  # surrogateescape
+            shown.append(f"\\x{ord(c) - 0xDC00:02x}")
+        else:
+            shown.append(c.encode("unicode_escape", "surrogatepass").decode())
+    return "".join(shown)
 
 
 def plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ A cue of no or negative length is taken to last `SPOKEN_S_PER_CHARACTER` a chara
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def beside(media_path: Path) -> Path | None:
             stem in neighbour_of(path.name)
             and path != media_path
             and path.is_file()
-            and not _leads_out(path, media_path)
+            and not leads_out(path, media_path)
         ):
             found.append((preference(stem, path.name), path))
     for _, path in sorted(found):
@@ -150,6 +151,17 @@ def neighbour_of(name: str) -> tuple[str, ...]:
     inner = PurePath(path.stem)
     is_language = LANGUAGE.fullmatch(inner.suffix)
     return (path.stem, inner.stem) if is_language else (path.stem,)
+
+
+def leads_out(path: Path, media_path: Path) -> bool:
+    """Tell whether a file beside a media file, which is no link, is a link to another folder.
+
+    A folder from elsewhere could so have any file of this machine read.
+    """
+    if not path.is_symlink() or media_path.is_symlink():
+        return False
+    folder = os.path.realpath(media_path.parent)
+    return not PurePath(os.path.realpath(path)).is_relative_to(folder)
 
 
 def preference(stem: str, name: str) -> tuple[bool, bool, int, str]:
@@ -207,14 +219,6 @@ def sentences(tokens: Sequence[Token]) -> list[list[Token]]:
                 parts.append([])
         parts[-1].append(token)
     return parts
-
-
-def _leads_out(path: Path, media_path: Path) -> bool:
-    """Whether a file beside the media is a link to another folder: a folder from elsewhere could so
-    have any file of this machine read."""
-    if not path.is_symlink() or media_path.is_symlink():
-        return False
-    return not path.resolve().is_relative_to(media_path.parent.resolve())
 
 
 def _is_result(path: Path) -> bool:

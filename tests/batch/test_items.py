@@ -151,6 +151,7 @@ def test_links_that_lead_back_end(tmp_path: Path) -> None:
     (tmp_path / "a/up").symlink_to(tmp_path)
     (tmp_path / "b/a").symlink_to(tmp_path / "a")
     (tmp_path / "self").symlink_to(tmp_path / "self")
+    (tmp_path / "a/x.srt").symlink_to(tmp_path / "a/x.srt")
     (tmp_path / "ring.mp4").symlink_to(tmp_path / "ring.mp4")
     (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere")
     (tmp_path / "link.mp4").symlink_to(tmp_path / "b/y.mp4")
@@ -268,8 +269,8 @@ def test_a_manifest_with_parts_and_problems(tree: Path) -> None:
     found = list(items([str(tree / "b/list.csv")]))
     b = tree / "b"
     assert [item.id for item in found] == [
-        "2.mp4", "2.mp4#1.5-3", "../a.mp4#0.1234567-", "mine", "none.mp4", "lost", "2.mp4", "deep",
-        "list.csv, line 10",
+        "2.mp4", "2.mp4#1.5-3", "../a.mp4#0.1234567-", "mine", "none.mp4", "lost",
+        "list.csv, line 8", "deep", "list.csv, line 10",
     ]  # fmt: skip
     assert [Path(item.path) for item in found[:4]] == [
         b / "2.mp4", b / "2.mp4", b / "../a.mp4", tree / "c.webm",

@@ -139,6 +139,20 @@ def test_parquet_as_pandas_writes_it() -> None:
     assert problem(found[3]) == "list.parquet, row 4: start 2 is not before end 1"
 
 
+def test_an_index_names_parts_as_it_does() -> None:
+    found = of_parquet({"id": ["a"], "path": ["a.mp4"], "start_s": [1.0], "end_s": [2.5]})
+    assert found == [Row("list.parquet, row 1", "a.mp4", None, "a", 1.0, 2.5)]
+    with pytest.raises(InputError, match="two columns 'start'; accepted: one"):
+        of_csv("path,start,start_s\na.mp4,1,1\n")
+
+
+def test_a_bad_row_keeps_its_id() -> None:
+    found = of_csv("path,id,start\na.mp4,first,x\n,second,1\na\0.mp4,third,1\n")
+    assert [(row.id, bool(row.problem)) for row in found] == [
+        ("first", True), ("second", True), ("third", True),
+    ]  # fmt: skip
+
+
 def test_parquet_of_other_types() -> None:
     import decimal
 

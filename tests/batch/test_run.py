@@ -106,7 +106,7 @@ def test_everything_is_done_once_and_indexed(media: Path, tmp_path: Path) -> Non
     assert list(rows) == ["a.mp4", "b.mp4", "c.mp4"]
     assert {row["state"] for row in rows.values()} == {"done"}
     assert all((out / row["result"]).is_file() for row in rows.values())
-    assert not (out / "work").exists()
+    assert not (out / ".maven-work").exists()
     assert "a.mp4" in (out / "index.html").read_text(encoding="utf-8")
 
     again = Pretending()

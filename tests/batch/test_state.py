@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maven.batch import result
+from maven.batch.items import Item
 from maven.batch.state import Counts, State, StateError
 from small_batch import (
     OTHER,
@@ -119,6 +120,81 @@ def test_a_failure_takes_an_older_result_of_other_content(clips: Path, out: Path
     assert not (out / result.place("a.mp4")).exists()
 
 
+def failed(out: Path, listed: Item, key: str | None = None) -> bool:
+    """Have a file fail, whose content had a key or was not read; tell whether its result stays."""
+    with State(out) as state:
+        state.settle(SETTINGS)
+        state.plan([listed])
+        failure = {"id": listed.id, "state": "failed", "error": "killed", "seconds": 1.0}
+        state.commit({**failure, "record": None if key is None else {"key": key}})
+        (row,) = (row for row in state.rows() if row["id"] == listed.id)
+    assert row["state"] == "failed"
+    assert (out / result.place(listed.id)).exists() == (row["result"] is not None)
+    return row["result"] is not None
+
+
+def test_only_other_content_loses_its_result(clips: Path, out: Path) -> None:
+    clip, key = clips / "a.mp4", record_of("one")["key"]
+    batch([item(clip)], out)
+    clip.touch()
+    assert failed(out, item(clip))  # touched: nothing says that it is another
+    assert failed(out, item(clip), key)
+    (clip.parent / "moved").mkdir()
+    clip = clip.rename(clip.parent / "moved" / "a.mp4")
+    assert failed(out, item(clip))
+    clip.write_text("two")
+    assert failed(out, item(clip))  # of the same size: nobody knows
+    assert not failed(out, item(clip), record_of("two")["key"])
+    for changed in ({"size_bytes": 4}, {"end_s": 0.5}):
+        clip.write_text("one")
+        batch([item(clip)], out)
+        assert not failed(out, item(clip, **changed))
+
+
+def test_a_part_never_has_the_result_of_another(clips: Path, out: Path) -> None:
+    """Not even where the result was taken over, so that nothing is known but what it says."""
+    batch([item(clips / "a.mp4")], out)
+    (out / "batch.sqlite").unlink()
+    assert failed(out, item(clips / "a.mp4"))
+    (out / "batch.sqlite").unlink()
+    assert not failed(out, item(clips / "a.mp4", start_s=1.0))
+
+
+def test_another_file_does_not_take_the_place_of_a_result(
+    clips: Path, out: Path, folder: Path
+) -> None:
+    first, other = clips / "a.mp4", folder / "day2" / "a.mp4"
+    batch([item(first)], out)
+    other.parent.mkdir()
+    before = contents(out)
+    for text in ("another", "two"):  # of the same size as well
+        other.write_text(text)
+        with pytest.raises(StateError) as caught:
+            batch([item(other)], out)
+        assert str(caught.value) == (
+            f"an earlier file and one of today have the id 'a.mp4': {first} and {other}; give them"
+            " ids in a manifest, or do them into two folders"
+        )
+        assert contents(out) == before
+    tried: list[str] = []
+
+    def again(path: Path) -> str:
+        batch([item(path)], out, did=lambda outcome: tried.append(outcome["state"]))
+        return tried.pop()
+
+    other.write_text("one")
+    assert again(other) == "same"  # a copy
+    first.unlink()
+    first.hardlink_to(other)
+    other.write_text("new")
+    assert again(first) == "done"  # by another name
+    # A folder that was renamed: nothing is left at the old path.
+    moved = clips.rename(folder / "renamed") / "a.mp4"
+    moved.write_text("newer")
+    assert again(moved) == "done"
+    assert index(out)["a.mp4"]["media_sha256"] == record_of("newer")["media_sha256"]
+
+
 def test_a_failure_to_read_leaves_the_result(clips: Path, out: Path) -> None:
     batch([item(clips / "a.mp4", signature="")], out)
     with State(out) as state:
@@ -154,14 +230,15 @@ def test_earlier_inputs_keep_their_rows(clips: Path, out: Path) -> None:
     done(out, clips)
     counts, notes = batch(items(clips)[4:], out)
     assert (counts, len(notes)) == (Counts(done=1), 1)
-    assert "4 files are of earlier runs" in notes[0]
-    assert list(index(out)) == ["e.mp4", "a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    assert "2 files are of earlier runs" in notes[0]
+    assert list(index(out)) == ["e.mp4", "a.mp4", "c.mp4"]  # what failed left nothing
+    assert len((out / "errors.csv").read_text().splitlines()) == 1
     (out / result.place("c.mp4")).unlink()
     _, notes = batch(items(clips)[4:], out)
     assert "1 result is gone: done again where wanted" in notes
-    assert list(index(out)) == ["e.mp4", "a.mp4", "b.mp4", "d.mp4"]
+    assert list(index(out)) == ["e.mp4", "a.mp4"]
     counts, _ = batch(items(clips), out)
-    assert (counts.new, counts.done) == (1, 2)
+    assert (counts.new, counts.done) == (3, 2)
 
 
 def test_a_result_that_is_gone_is_made_again(clips: Path, out: Path) -> None:
@@ -179,9 +256,10 @@ def test_an_interrupted_batch_says_what_waits(clips: Path, out: Path) -> None:
         state.settle(SETTINGS)
         state.plan(items(clips))
         state.write_index()
-        assert [row["state"] for row in state.rows()] == ["done", "failed"] + ["waiting"] * 3
-    rows = index(out)
-    assert [row["state"] for row in rows.values()] == ["done", "failed"] + ["waiting"] * 3
+        states = [row["state"] for row in state.rows()]
+    assert states == ["waiting", "failed", "done", "waiting", "waiting"]  # the largest first
+    assert [row["state"] for row in index(out).values()] == states
+    assert list(index(out)) == list(TEXTS)
 
 
 def test_results_may_come_as_bytes(clips: Path, out: Path, folder: Path) -> None:
@@ -237,7 +315,7 @@ def test_tasks_are_taken_in_another_thread(clips: Path, out: Path) -> None:
         for task in taken:
             state.commit(analysed(task, state.work, SETTINGS))
         assert [task["id"] for task in state.tasks(2)] == ["d.mp4"]
-    assert [task["id"] for task in taken] == list(TEXTS)
+    assert [task["id"] for task in taken] == ["b.mp4", "c.mp4", "d.mp4", "e.mp4", "a.mp4"]
 
 
 def stamps(folder: Path) -> dict[Path, tuple[int, ...]]:
@@ -274,7 +352,7 @@ def test_one_batch_at_a_time(clips: Path, out: Path) -> None:
         for dry_run in (False, True):
             with pytest.raises(StateError, match="in use by another maven batch"):
                 State(out, dry_run=dry_run)
-        (out / "work" / "x").touch()
+        (state.work / "x").touch()
     done(out, clips)
     with State(out, dry_run=True), State(out, dry_run=True):
         pass

@@ -17,11 +17,14 @@ from maven.circumplex import region
 from maven.render.batch_dial import MOST_DOTS
 from maven.render.batch_page import write_batch_page
 
-ABOUT = {
-    "settings": {"model": {"name": "mini", "weights_sha256": "ab" * 32}, "rate_hz": None},
+ABOUT: dict[str, Any] = {
+    "settings": {
+        "model": {"weights_sha256": "ab" * 32, "name": "mini"}, "settings": {"rate_hz": None},
+        "new": {"thing": 3},
+    },
     "media_s": 7200.0,
     "elapsed_s": 800.0,
-}
+}  # fmt: skip
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202egpj.<script>alert(2)</script>"
 TEXTS = "(selector) => [...document.querySelectorAll(selector)].map((e) => e.textContent.trim())"
 
@@ -63,7 +66,8 @@ def browser() -> Iterator[Any]:
 def test_the_numbers_are_those_of_the_rows(browser: Any, tmp_path: Path) -> None:
     rows = [
         *(made(k) for k in range(3)), made(3, valence=-0.5, arousal=0.5, duration_s=3630.0),
-        made(4, valence=None, arousal=None), failed(5, "/films/x: too long"),
+        made(4, valence=None, arousal=None, notes="no face was seen; no sound"),
+        failed(5, f"{made(5)['path']}: too long"),
         made(6, state="waiting", result=None, valence=None, arousal=None, duration_s=None),
     ]  # fmt: skip
     target = write_batch_page(rows, ABOUT, tmp_path / "index.html")
@@ -73,8 +77,8 @@ def test_the_numbers_are_those_of_the_rows(browser: Any, tmp_path: Path) -> None
         tiles = dict(zip(names, page.evaluate(TEXTS, ".batch-tiles dd"), strict=True))
         assert tiles == {
             "files": "7", "done": "5", "failed": "1", "waiting": "1", "media analysed": "1.1 h",
-            "time of workers": "3.5 min", "the last run took": "13.3 min",
-            "× real time": "9",
+            "computing time": "3.5 min", "the last run took": "13.3 min",
+            "media analysed an hour": "9.0 h",
         }  # fmt: skip
         dots = page.evaluate(
             "[...document.querySelectorAll('.batch-dot')].map((e) => [+e.getAttribute('cx') / 160,"
@@ -87,13 +91,24 @@ def test_the_numbers_are_those_of_the_rows(browser: Any, tmp_path: Path) -> None
             *("face90%", "speech50%", "words25%"),
             *("1 to 2 min4", "2 to 5 min0", "5 to 15 min0", "15 to 60 min0", "1 hour or more1"),
         ]  # fmt: skip
-        assert "1 file without an answer" in page.inner_text(".batch-columns")
+        assert page.evaluate(TEXTS, ".batch-columns details > *") == [
+            "1 file without an answer", f"{rows[4]['id']}: no face was seen; no sound",
+        ]  # fmt: skip
         assert "2023-11-14 at 22:13 UTC" in page.inner_text("header")
-        cells = page.evaluate(TEXTS, ".batch-files tbody tr:nth-child(4) > *")
-        assert cells == [rows[3]["id"], "done", "1:00:30", "-0.50", "+0.50", "Parquet"]
+        cells = [page.evaluate(TEXTS, f"tbody tr:nth-child({k}) > *") for k in range(7, 15)]
+        assert cells == [
+            [rows[3]["id"], "1:00:30", "-0.50", "+0.50"], ["Parquet"],
+            [rows[4]["id"], "1:30", "no answer"], ["Parquet no face was seen; no sound"],
+            [rows[5]["id"], "", "failed"], ["too long"], [rows[6]["id"], "", "waiting"], [""],
+        ]  # fmt: skip
         link = page.evaluate("document.querySelector('.batch-files a').getAttribute('href')")
         assert link == "results/part=0a/a%20b-0.parquet"
-        assert "model.weights_sha256" in page.inner_text("main")
+        assert not page.is_visible(".batch-settings")
+        page.click("text=Model and settings")
+        assert page.inner_text(".batch-settings").split("\n") == [
+            "model", "mini", "rows", "one for each frame", "weights, SHA-256", "ab" * 32,
+            "new.thing", "3",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [0, 14, 10_000])
@@ -107,9 +122,15 @@ def test_it_is_whole_and_readable_at_any_size(
     with opened(browser, viewport=viewport, color_scheme=scheme) as (page, _):
         page.goto(target.as_uri())
         assert cut_off(page) == []
-        if count < 10_000:  # there are the same elements, only more of them
+        if count == 14 and width == 390:  # there are the same elements, only more of them
+            page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+            assert cut_off(page) == []
             assert axe_faults(page) == []
-        assert len(page.query_selector_all(".batch-files tbody tr")) == min(count, 500)
+        assert len(page.query_selector_all(".batch-files tbody th")) == min(count, 500)
+        boxes = "[...document.querySelectorAll('main *')].filter((e) => !e.closest('svg'))"
+        assert page.evaluate(  # all is there to be seen, nothing has to be scrolled in a box
+            f"{boxes}.every((e) => !['auto', 'scroll'].includes(getComputedStyle(e).overflowX))"
+        )
         many_dots = count > MOST_DOTS
         assert bool(page.query_selector(".batch-cell")) == many_dots
         assert len(page.query_selector_all(".batch-dot")) == (
@@ -123,16 +144,22 @@ def test_failures_come_by_their_reason(browser: Any, tmp_path: Path) -> None:
         *(failed(k, f"{made(k)['path']}: took longer than {60 + k} s") for k in range(4)),
         *(failed(k, "intense-5.mp4: no such file", id="intense-5.mp4") for k in range(2)),
         failed(9, "needs more memory than 3.0 GiB"), failed(10, ""),
+        failed(11, "talks.csv, line 12: folder: is a folder; accepted: a file", id="folder"),
+        failed(12, "talks.csv, line 8: /f/a b/x: is a folder; accepted: a file", path="/f/a b/x"),
+        failed(13, "list.csv, line 4: path is empty; accepted: a file", id="list.csv, line 4"),
+        failed(14, "/f/b\\u200b.mp4: is empty", path="/f/b\u200b.mp4", id="empty"),
     ]  # fmt: skip
     target = write_batch_page(rows, {}, tmp_path / "index.html")
     with opened(browser) as (page, _):
         page.goto(target.as_uri())
         assert page.evaluate(TEXTS, "summary") == [
-            "4 × took longer than … s", "2 × no such file", "1 × needs more memory than 3.0 GiB",
-            "1 × no reason was given",
+            "4 × took longer than … s", "2 × no such file",
+            "2 × talks.csv, line …: is a folder; accepted: a file",
+            "1 × needs more memory than 3.0 GiB", "1 × no reason was given",
+            "1 × list.csv, line 4: path is empty; accepted: a file", "1 × is empty",
         ]  # fmt: skip
         assert page.evaluate(TEXTS, "details[open] li") == [row["id"] for row in rows[:4]]
-        assert page.inner_text("section h2 >> nth=1") == "8 files failed"
+        assert page.inner_text("section h2 >> nth=1") == "12 files failed"
 
 
 def test_names_and_errors_do_nothing(browser: Any, tmp_path: Path) -> None:

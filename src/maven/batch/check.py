@@ -6,15 +6,18 @@ import contextlib
 import hashlib
 import json
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maven.batch import output, result
-from maven.batch.ledger import DONE, FAILED, WAITING, File, Ledger, Outcome
+from maven.batch.items import Item
+from maven.batch.ledger import DONE, FAILED, WAITING, File, Ledger, Outcome, Wanted
 from maven.batch.output import StateError
 from maven.files import sync
+from maven.media import MediaError, media_hash
 
 BLOCK_BYTES = 2**20
 TELLING = (  # of settings, what the provenance of a result says in the same words
@@ -152,13 +155,51 @@ def without(known: Outcome) -> Outcome:
     return replace(known, state=state, record=None, file=None, signature=None)
 
 
+def taken(known: Outcome | None, item: Item) -> str | None:
+    """Return the path of another file that is still there and has the result of this id, if any.
+
+    One that was moved, or whose content is the same, is no other file.
+    """
+    if known is None or known.file is None or known.task is None or known.record is None:
+        return None
+    path: str = known.task["path"]
+    try:
+        if path == item.path or item.problem or Path(path).samefile(item.path):
+            return None
+        same_size = known.task["size_bytes"] == item.size_bytes
+        if same_size and media_hash(Path(item.path)) == known.record["media_sha256"]:
+            return None
+    except (OSError, ValueError, MediaError):  # it is gone, or one of them is a URL
+        return None
+    return path
+
+
+def is_of_other_content(known: Outcome, wanted: Wanted, outcome: Mapping[str, Any]) -> bool:
+    """Tell whether a file that failed has certainly other content than its result is made from.
+
+    It may have failed before it was read (the network was down), and a changed time says nothing.
+    """
+    record = known.record
+    if record is None:
+        return False
+    key = (outcome.get("record") or {}).get("key")
+    if key is not None:
+        return bool(key != record["key"])
+    hashes = record["media_sha256"], record.get("transcript_sha256")
+    if result.key_of(*hashes, wanted.task["start_s"], wanted.task["end_s"]) != record["key"]:
+        return True  # another part
+    sizes = {(known.task or {}).get("size_bytes"), wanted.task["size_bytes"]} - {None}
+    return len(sizes) > 1
+
+
 def is_sound(table: Path) -> bool:
     """Tell whether a Parquet file can be read to its end, checksums of pages included."""
     import pyarrow as pa
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(table, page_checksum_verification=True) as file:
+        with table.open("rb") as opened:
+            file = pyarrow.parquet.ParquetFile(opened, page_checksum_verification=True)
             for group in range(file.num_row_groups):
                 file.read_row_group(group)
     except (OSError, ValueError, pa.ArrowException):
@@ -174,7 +215,8 @@ def _record(path: Path, place: str, settings: Mapping[str, Any]) -> dict[str, An
         about = result.record(path)
         if result.place(about["id"]) != place or not isinstance(about["key"], str):
             return None
-        footer = pyarrow.parquet.read_metadata(path)
+        with path.open("rb") as file:  # pyarrow takes no name that is no UTF-8
+            footer = pyarrow.parquet.read_metadata(file)
         # The footer has no checksum, but says this twice: as it is, and with the schema of Arrow.
         once, twice = footer.metadata, footer.schema.to_arrow_schema().metadata
         if any(once[name] != twice[name] for name in (b"maven", b"maven.batch")):
@@ -185,7 +227,14 @@ def _record(path: Path, place: str, settings: Mapping[str, Any]) -> dict[str, An
     if not is_sound(path):
         return None
     said, now = output.flat(provenance), output.flat(settings)
-    if other := [name for name in TELLING if said.get(name) != now.get(name, said.get(name))]:
+    other = [
+        name
+        for name in TELLING
+        # None: it was not needed, as no detector is where there are no pictures.
+        if said.get(name.partition(".")[0], "") is not None
+        and said.get(name) != now.get(name, said.get(name))
+    ]
+    if other:
         raise StateError(f"{path} is of other settings ({', '.join(other)}): move it away")
     return about
 
@@ -202,5 +251,5 @@ def _found(file: File, about: Mapping[str, Any], known: Outcome | None) -> Outco
         record={name: value for name, value in about.items() if name != "id"},
         file=file,
         attempts=1,
-        finished_ms=file.mtime_ns // 10**6,
+        finished_ms=min(file.mtime_ns, time.time_ns()) // 10**6,  # a clock may have been wrong
     )

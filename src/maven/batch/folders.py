@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from maven.batch.sources import MAGIC, InputError, fixed_part, printable, reason
-from maven.transcript import neighbour_of
+from maven.batch.sources import MAGIC, InputError, fixed_part, reason
+from maven.files import printable
+from maven.transcript import leads_out, neighbour_of
 
 # Of what `maven.container.DEMUXERS` reads; .dv, .gif and bare streams count when named directly.
 MEDIA = (
@@ -20,6 +21,8 @@ MEDIA = (
     *(".amr", ".ac3"),
 )
 ANY_DEPTH = "**"
+OUT = "a link out of the folder: name its target itself, or list it in a manifest"
+WORDS_OUT = "its transcript is a link out of the folder: list both in a manifest"
 KEPT = 200_000  # names of transcripts that are remembered
 
 
@@ -27,7 +30,7 @@ KEPT = 200_000  # names of transcripts that are remembered
 class Entry:
     """A media file below a folder: its name from there with "/", or why it is not known.
 
-    A folder that cannot be listed is an entry too; its name ends in "/".
+    A folder that is not listed is an entry too; its name ends in "/".
     """
 
     path: str
@@ -43,8 +46,9 @@ def is_media(name: str) -> bool:
 def walk(root: str) -> Iterator[Entry]:
     """List the media files below a folder, by name, folders after the files beside them.
 
-    Hidden files and folders are left out. Links are followed; a folder is listed once, also where
-    links lead back to it.
+    Hidden files and folders are left out. Links to folders are not followed; a link to a file is
+    where it leads to one below the same folder. Those that lead out are entries with a problem:
+    whoever made a folder does not so decide what else of this machine is read.
 
     Raises:
         InputError: the folder itself cannot be listed.
@@ -56,7 +60,8 @@ def glob(pattern: str) -> Iterator[Entry]:
     """List the media files that a pattern names: *, ? and [...] within a name, ** for any folders.
 
     Names are those below the folders in front of the first such part. Hidden ones are left out,
-    but where their part of the pattern begins with a full stop.
+    but where their part of the pattern begins with a full stop. Links are taken as in `walk`; the
+    folder is the one in front, which may be named through links.
 
     Raises:
         InputError: the folder in front of the pattern cannot be listed.
@@ -75,24 +80,32 @@ class Neighbours:
     """Which transcripts lie beside media files; each folder is listed once, however many ask."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, dict[str, list[str]]] = {}  # folder -> stem -> names
+        # folder -> stem -> names, each with whether it is a link
+        self._folders: dict[str, dict[str, list[tuple[str, bool]]]] = {}
         self._kept = 0
 
     def of(self, path: str) -> list[str]:
-        """Name the files beside a media file that may be its transcript, in order."""
+        """Name the files beside a media file that may be its transcript, in order.
+
+        They are those among which `maven.transcript.beside` chooses.
+        """
         folder, name = os.path.split(path)
         stems = self._folders.get(folder)
         if stems is None:
             stems = self._listed(folder)
-        return [other for other in stems.get(PurePath(name).stem, ()) if other != name]
+        return [
+            other
+            for other, is_link in stems.get(PurePath(name).stem, ())
+            if other != name and not (is_link and leads_out(Path(folder, other), Path(path)))
+        ]
 
-    def _listed(self, folder: str) -> dict[str, list[str]]:
-        stems: dict[str, list[str]] = {}
+    def _listed(self, folder: str) -> dict[str, list[tuple[str, bool]]]:
+        stems: dict[str, list[tuple[str, bool]]] = {}
         try:
             with os.scandir(folder) as entries:
-                for name in sorted(entry.name for entry in entries):
+                for name, is_link in sorted((e.name, e.is_symlink()) for e in entries):
                     for stem in neighbour_of(name):
-                        stems.setdefault(stem, []).append(name)
+                        stems.setdefault(stem, []).append((name, is_link))
         except OSError:
             pass  # the media file is about to say so
         self._kept += 1 + sum(map(len, stems.values()))
@@ -109,15 +122,11 @@ def _matching(root: str, parts: tuple[str, ...]) -> Iterator[Entry]:
     What of the pattern may come next is a set of indices into its parts (an automaton); behind the
     last one a file is accepted.
     """
-    seen: set[tuple[int, int, frozenset[int]]] = set()
+    top = os.path.realpath(root)
     stack = [(str(Path(root).absolute()), "", _closed({0}, parts))]
     while stack:
         folder, name, at = stack.pop()
         try:
-            status = Path(folder).stat()
-            if (status.st_dev, status.st_ino, at) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino, at))
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
@@ -125,6 +134,9 @@ def _matching(root: str, parts: tuple[str, ...]) -> Iterator[Entry]:
                 raise InputError(f"{printable(root)}: cannot be listed ({reason(error)})") from None
             yield Entry(folder, name, f"cannot be listed ({reason(error)})")
             continue
+        links = {entry.name for entry in found if entry.is_symlink()}
+        out = {n for n in links if not _inside(os.path.join(folder, n), top)}  # noqa: PTH118
+        words_out = {stem for name in out for stem in neighbour_of(name)}
         folders = []
         for entry in found:
             behind = _behind(entry.name, at, parts)
@@ -138,11 +150,23 @@ def _matching(root: str, parts: tuple[str, ...]) -> Iterator[Entry]:
                 if error.errno != errno.ELOOP:  # a link into a closed folder
                     yield Entry(path, below, f"cannot be looked at ({reason(error)})")
                     continue
+            is_link = entry.name in links
             if is_folder:
-                folders.append((path, f"{below}/", behind))
+                if not is_link:
+                    folders.append((path, f"{below}/", behind))
+                elif entry.name in out and behind != {len(parts)}:  # else nothing below is meant
+                    yield Entry(path, f"{below}/", OUT)
             elif len(parts) in behind and is_media(entry.name):
-                yield Entry(path, below)  # a broken link too: looking at it will say so
+                problem = OUT if entry.name in out else None
+                if is_link and PurePath(entry.name).stem in words_out:  # `beside` would take it
+                    problem = problem or WORDS_OUT
+                yield Entry(path, below, problem)  # a broken link too: looking at it will say so
         stack += reversed(folders)
+
+
+def _inside(path: str, top: str) -> bool:
+    """Tell whether a link leads below a folder, which is given by its real path."""
+    return PurePath(os.path.realpath(path)).is_relative_to(top)
 
 
 def _behind(name: str, at: frozenset[int], parts: tuple[str, ...]) -> frozenset[int]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from maven.batch import result
+from maven.batch import result, sources
 from maven.batch.ledger import DONE, WAITING, Outcome, Wanted
 from maven.files import whole
 
@@ -111,8 +111,11 @@ def row(id: str, wanted: Wanted | None, known: Outcome | None) -> dict[str, Any]
 
 
 def shown(text: str) -> str:
-    r"""Return text that any file takes: bytes of a name that are no UTF-8 as \udcff."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    r"""Return text that any file takes: bytes of a name that are no UTF-8 as \udcff.
+
+    What signs a URL is left out.
+    """
+    return sources.shown(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _cell(value: object) -> object:

@@ -28,13 +28,15 @@ from maven.batch.sources import (
     Found,
     Remote,
     fixed_part,
+    has_password,
     local_path,
     name_of,
-    printable,
     reason,
     scheme,
+    shown,
 )
 from maven.batch.sources import InputError as InputError  # of `items`
+from maven.files import printable
 
 LONGEST_ID = 400  # characters
 LOOKERS = 16  # threads that look at a manifest's URLs
@@ -88,16 +90,21 @@ def items(
             yield item
         if is_empty:
             kinds = " ".join(folders.MEDIA[:6])
-            raise InputError(f"{printable(text)}: names no media file; accepted: {kinds} and more")
+            said = f"names no media file; accepted: {kinds} and more"
+            raise InputError(f"{printable(shown(text))}: {said}")
 
 
 def id_of(text: str) -> str:
-    """Make an id of a name: as it is, where it is printable and short; else with a checksum."""
-    shown = printable(text)
-    if shown == text and len(text) <= LONGEST_ID:
+    """Make an id of a name: as it is, where it is printable and short; else with a checksum.
+
+    Of a URL, what `shown` leaves: it is the same one when it is signed anew.
+    """
+    text = shown(text)
+    written = printable(text)
+    if written == text and len(text) <= LONGEST_ID:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{shown[: LONGEST_ID - len(digest) - 1]}~{digest}"
+    return f"{written[: LONGEST_ID - len(digest) - 1]}~{digest}"
 
 
 class _Lister:
@@ -189,12 +196,13 @@ class _Lister:
                 yield waiting.popleft().result()
 
     def _row(self, row: manifest.Row, path: str, transcript: str | None) -> Item:
-        name = row.id or row.path or row.where
+        if row.problem:
+            # Not the path: the name of another row, of the same file, would be taken.
+            return _problem(id_of(row.id or row.where), path, row.problem)
+        name = row.id or row.path
         if row.id is None and (row.start_s is not None or row.end_s is not None):
             end = "" if row.end_s is None else f"{row.end_s:.15g}"
             name = f"{name}#{row.start_s or 0.0:.15g}-{end}"
-        if row.problem:
-            return _problem(id_of(name), path, row.problem)
         part = (row.start_s, row.end_s)
         return self._item(id_of(name), path, None, transcript, part, f"{row.where}: ")
 
@@ -213,7 +221,7 @@ class _Lister:
             if scheme(path):
                 found = found or self._remote.look(path)
                 transcript = transcript or self._subtitles(path)
-                size, told = found.size_bytes, {"media": [path, *found.state]}
+                size, told = found.size_bytes, {"media": [shown(path), *found.state]}
                 known = bool(found.state)
             else:
                 size, state = _local_state(path)
@@ -231,7 +239,8 @@ class _Lister:
         return Item(name, path, transcript, *part, size, signature, None)
 
     def _transcript_state(self, path: str) -> list[Any]:
-        return [path, *(self._remote.look(path).state if scheme(path) else _local_state(path)[1])]
+        state = self._remote.look(path).state if scheme(path) else _local_state(path)[1]
+        return [shown(path), *state]
 
     def _subtitles(self, url: str) -> str | None:
         try:
@@ -281,4 +290,8 @@ def _problem(
     transcript: str | None = None,
     part: tuple[float | None, float | None] = (None, None),
 ) -> Item:
+    if has_password(path):
+        path = shown(path)
+    if transcript and has_password(transcript):
+        transcript = shown(transcript)
     return Item(name, path, transcript, *part, None, "", problem)

@@ -21,6 +21,10 @@ from maven.files import sync
 
 DONE, FAILED, WAITING = "done", "failed", "waiting"
 PAGE_ROWS = 500  # that are held at a time
+FIRST_RANK = -(2**63)  # in the order in which files are done
+VERSION = 1  # of what rows of `outcomes` say
+MOST_BYTES = 2**62  # a server may claim any size
+WANTED = "position, id, task, signature, todo, tries, again"  # columns, as `Wanted` has them
 TABLES = {
     "about": "CREATE TABLE about (key TEXT NOT NULL, settings TEXT NOT NULL)",
     "outcomes": (
@@ -30,10 +34,13 @@ TABLES = {
     "wanted": (
         "CREATE TABLE wanted (position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
         " task TEXT NOT NULL, signature TEXT NOT NULL, todo TEXT NOT NULL,"
-        " tries INTEGER NOT NULL DEFAULT 0, again INTEGER NOT NULL DEFAULT 0)"
+        " tries INTEGER NOT NULL DEFAULT 0, again INTEGER NOT NULL DEFAULT 0,"
+        " rank INTEGER NOT NULL)"
     ),
     "by_place": "CREATE INDEX by_place ON outcomes (settings, place)",
+    "by_rank": "CREATE INDEX by_rank ON wanted (rank, position)",
 }
+LASTING = ("about", "outcomes", "by_place")  # the others are filled anew by every run
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Wanted:
 
 
 class DamagedError(StateError):
-    """The database does not hold what was written into it."""
+    """The database does not hold what this version wrote; says of it what it "is" or "was"."""
 
 
 class Ledger:
@@ -129,34 +136,45 @@ class Ledger:
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self._db.close()  # no database, or a malformed one; its names may be no text
             reason = "malformed" if isinstance(error, UnicodeDecodeError) else str(error)
-            raise DamagedError(reason) from error
+            raise DamagedError(f"was damaged ({reason})") from error
         except BaseException:
             self._db.close()
             raise
 
     def _open(self) -> None:
-        # Exclusive also where the folder's lock does not reach: another machine. EXTRA: a commit
-        # is on the disk when it returns, the journal's end as well.
+        # Exclusive also where the folder's lock does not reach: another machine. So the journal is
+        # ended by overwriting its head, which is synced, and removed by `close` alone
+        # (sqlite.org/pragma.html#pragma_locking_mode): to set journal_mode = PERSIST changes
+        # nothing, but that it would stay. EXTRA: the folder is synced where it is removed.
         for pragma in ("locking_mode = EXCLUSIVE", "synchronous = EXTRA", "temp_store = MEMORY"):
             self._db.execute(f"PRAGMA {pragma}")
         with self.change():
-            there = dict(
-                self._db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-            )
-            if not there:
-                for statement in TABLES.values():
-                    self._db.execute(statement)
-            elif not there.keys() & TABLES.keys():
+            there = self._tables()
+            if there and not there.keys() & TABLES.keys():
                 raise StateError(f"{self.path} is not from a maven batch: choose another folder")
-            elif there != TABLES:
-                raise DamagedError("it has other tables")
+            if not there:
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version != VERSION:
+                raise DamagedError(f"is of another version ({version}, not {VERSION})")
+            if there and there != TABLES:
+                self._db.execute("DROP TABLE IF EXISTS wanted")  # and its indices
+                there = self._tables()
+                if there != {name: TABLES[name] for name in LASTING}:
+                    raise DamagedError("was damaged (it has other tables)")
+            for name in (name for name in TABLES if name not in there):
+                self._db.execute(TABLES[name])
         if self._db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
-            raise DamagedError("its pages do not fit together")
+            raise DamagedError("was damaged (its pages do not fit together)")
         for *values, crc in self._db.execute(
             "SELECT settings, id, place, known, crc FROM outcomes"
         ):
             if _crc(*values) != crc:
-                raise DamagedError("its rows are not as they were written")
+                raise DamagedError("was damaged (its rows are not as they were written)")
+
+    def _tables(self) -> dict[str, str]:
+        """Tables and indices, but those that SQLite makes itself."""
+        return dict(self._db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
 
     def close(self) -> None:
         """Let it go."""
@@ -233,9 +251,14 @@ class Ledger:
         """Remove what is known of a file."""
         self._db.execute("DELETE FROM outcomes WHERE settings = ? AND id = ?", (key, id))
 
-    def want_nothing(self) -> None:
-        """Remove the files of the last run."""
-        self._db.execute("DELETE FROM wanted")
+    @contextmanager
+    def wanting(self) -> Iterator[None]:
+        """Take in the files of today, in place of those of the last run, in one `change`."""
+        with self.change():
+            self._db.execute("DELETE FROM wanted")
+            self._db.execute("DROP INDEX by_rank")  # quicker made at the end than kept in order
+            yield
+            self._db.execute(TABLES["by_rank"])
 
     def want(self, wanted: Wanted) -> None:
         """Add a file of today.
@@ -244,9 +267,9 @@ class Ledger:
             sqlite3.IntegrityError: there is one with its id.
         """
         self._db.execute(
-            "INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (wanted.position, wanted.id, json.dumps(wanted.task, sort_keys=True),
-             wanted.signature, wanted.todo, wanted.tries, wanted.again),
+             wanted.signature, wanted.todo, wanted.tries, wanted.again, _rank(wanted)),
         )  # fmt: skip
 
     def tried(self, id: str, *, todo: str, again: bool) -> None:
@@ -258,15 +281,31 @@ class Ledger:
 
     def wanted(self, id: str) -> Wanted | None:
         """Return a file of today."""
-        found = self._db.execute("SELECT * FROM wanted WHERE id = ?", (id,)).fetchone()
+        found = self._db.execute(f"SELECT {WANTED} FROM wanted WHERE id = ?", (id,)).fetchone()
         return None if found is None else _wanted(found)
 
-    def wanted_after(self, position: int, condition: str = "1") -> list[Wanted]:
-        """Return the next files of today after a position that meet a condition of SQL."""
+    def wanted_after(self, position: int) -> list[Wanted]:
+        """Return the next files of today after a position."""
         found = self._db.execute(
-            f"SELECT * FROM wanted WHERE position > ? AND ({condition}) ORDER BY position LIMIT ?",
+            f"SELECT {WANTED} FROM wanted WHERE position > ? ORDER BY position LIMIT ?",
             (position, PAGE_ROWS),
         )
+        return [_wanted(row) for row in found]
+
+    def largest_after(self, last: Wanted | None, condition: str) -> list[Wanted]:
+        """Return the next files of today that meet a condition of SQL, the largest first.
+
+        Those of unknown size come before all others, equal ones in the order of the inputs.
+        """
+        rank, position = (FIRST_RANK, -1) if last is None else (_rank(last), last.position)
+        select = f"SELECT {WANTED} FROM wanted WHERE ({condition}) AND"
+        end = "ORDER BY rank, position LIMIT ?"
+        # In two steps: of (rank, position) > (?, ?) SQLite looks up the rank alone, and goes
+        # through all that are equal.
+        found = self._db.execute(
+            f"{select} rank = ? AND position > ? {end}", (rank, position, PAGE_ROWS)
+        ).fetchall()
+        found = found or self._db.execute(f"{select} rank > ? {end}", (rank, PAGE_ROWS)).fetchall()
         return [_wanted(row) for row in found]
 
 
@@ -278,6 +317,11 @@ def _outcome(known: str) -> Outcome:
     values = json.loads(known)
     file = values.pop("file")
     return Outcome(**values, file=None if file is None else File(**file))
+
+
+def _rank(wanted: Wanted) -> int:
+    size_bytes = wanted.task["size_bytes"]
+    return FIRST_RANK if size_bytes is None else -min(size_bytes, MOST_BYTES)
 
 
 def _wanted(row: tuple[Any, ...]) -> Wanted:

@@ -1,8 +1,9 @@
 """Manifests: tables of what is to be done, CSV (UTF-8, with a header) or Parquet, row by row.
 
 Columns: `path`; if there are such, `transcript`, `id`, `start` and `end` (seconds, or "mm:ss" and
-"h:mm:ss", with a fraction if need be). Others are ignored. CSV from a spreadsheet may be parted by
-semicolons or tabs. A row that cannot be used says so itself; the others count.
+"h:mm:ss", with a fraction if need be; also named `start_s` and `end_s`). Others are ignored. CSV
+from a spreadsheet may be parted by semicolons or tabs. A row that cannot be used says so itself;
+the others count.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from maven.batch.sources import InputError, printable, reason
+from maven.batch.sources import InputError, reason
+from maven.files import printable
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("path", "transcript", "id", "start", "end")
+ALSO = {"start_s": "start", "end_s": "end"}  # as an index has them
 DELIMITERS = ",;\t"
 MAX_TIME_S = 1e8  # as in transcripts: what is later is no time
 LONGEST_CELL, LONGEST_LINE = 2**15, 2**20  # characters: paths and URLs are shorter
@@ -111,6 +114,7 @@ def _lines(first: str, text: io.TextIOWrapper, name: str) -> Iterator[str]:
 def _columns(header: list[Any], where: str) -> dict[str, int]:
     """Find the columns in a header."""
     names = [str(name).strip().lower() for name in header]
+    names = [ALSO.get(name, name) for name in names]
     for name in COLUMNS:
         if names.count(name) > 1:
             raise InputError(f"{where}: two columns {name!r}; accepted: one")
@@ -140,13 +144,11 @@ def _parquet_rows(file: BinaryIO, name: str) -> Iterator[Row]:
 
 def _row(where: str, cells: Mapping[str, Any]) -> Row:
     """Read the cells of a row; what is wrong becomes its problem."""
-    try:
-        path = _text(cells.get("path"), "path")
-    except ValueError as error:
-        return Row(where, "", problem=f"{where}: {error}")
+    path: str | None = None
     named: str | None = None
     try:
         named = _text(cells.get("id"), "id")
+        path = _text(cells.get("path"), "path")
         if path is None:
             raise ValueError("path is empty; accepted: a file or a URL")
         transcript = _text(cells.get("transcript"), "transcript")

@@ -31,7 +31,7 @@ except ImportError:  # not POSIX: the database's own lock is left
 
 DATABASE = "batch.sqlite"
 SETTINGS = "_batch.json"  # in the folder of results
-WORK, EARLIER = "work", "earlier"
+WORK, EARLIER = ".maven-work", "earlier"  # WORK is removed: nobody else has such a name
 INDEX, ERRORS, PAGE = "index.parquet", "errors.csv", "index.html"
 MADE = (INDEX, ERRORS, PAGE)  # from what is known: written anew at any time
 KEY_DIGITS = 16
@@ -262,10 +262,10 @@ def lay(folder: Path, settings: Mapping[str, Any], old: Mapping[str, Any] | None
             (results / SETTINGS).unlink(missing_ok=True)
         old = None
     if old is None:
-        with contextlib.suppress(OSError):  # not there
-            results.rmdir()  # empty: killed before it was said whose it is
+        (results / SETTINGS).unlink(missing_ok=True)  # killed before it was said whose it is
         back = folder / EARLIER / key
         if back.exists():
+            _take_along(results, back)
             if settings_of(back) != settings:
                 write_settings(back, settings)
             _move(back, results)
@@ -276,6 +276,18 @@ def lay(folder: Path, settings: Mapping[str, Any], old: Mapping[str, Any] | None
             sync(folder)
     if settings_of(results) != settings:
         write_settings(results, settings)
+
+
+def _take_along(source: Path, target: Path) -> None:
+    """Move what lies in a folder without results, .DS_Store and the like, and remove it."""
+    for entry in _listed(source):
+        if PART.fullmatch(entry.name):
+            _take_along(Path(entry), target / entry.name)
+        else:
+            target.mkdir(exist_ok=True)
+            Path(entry).replace(target / entry.name)
+    with contextlib.suppress(FileNotFoundError):
+        source.rmdir()
 
 
 def _move(source: Path, target: Path) -> None:

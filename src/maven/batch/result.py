@@ -43,6 +43,21 @@ def place(id: str) -> str:
     return f"{RESULTS}/part={digest[:2]}/{name}.parquet"
 
 
+def key_of(
+    media_sha256: str, transcript_sha256: str | None, start_s: float | None, end_s: float | None
+) -> str:
+    """Hash what a result is made from: contents, and the part; equal for equal results.
+
+    Args:
+        media_sha256: of the media file.
+        transcript_sha256: of its transcript; None: it has none.
+        start_s, end_s: of the part, None for the ends of the media.
+    """
+    decides = {"media_sha256": media_sha256, "transcript_sha256": transcript_sha256}
+    text = json.dumps({**decides, "start_s": start_s, "end_s": end_s}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def of(analysis: Analysis) -> dict[str, Any]:
     """Sum up an analysis for a record; means and shares are over rows, each counting the same.
 

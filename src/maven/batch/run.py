@@ -132,6 +132,9 @@ def run(
     listed = iter(items)
     first = list(islice(listed, 1))  # what is wrong with the inputs is said before all else
     with contextlib.ExitStack() as stack:
+        refused = stack.enter_context(contextlib.ExitStack())
+        if not dry_run and not folder.exists():
+            refused.callback(shutil.rmtree, folder, ignore_errors=True)
         state = stack.enter_context(State(folder, dry_run=dry_run))
         scratch = state.work
         if dry_run:
@@ -140,6 +143,7 @@ def run(
         engine = stack.enter_context(engine_for(scratch))
         state.settle({**engine.about(), "settings": dict(settings)})
         counts = state.plan(chain(first, listed))
+        refused.pop_all()  # from now on the folder stays, however this ends
         if planned is not None:
             planned(counts, tuple(state.notes))
         meter = Meter(counts)

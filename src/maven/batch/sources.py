@@ -6,9 +6,11 @@ as each file system documents; a URL that holds a password is refused, for resul
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +20,30 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from maven.files import printable
 from maven.transcript import neighbour_of, preference
 
 LOCAL = ("file", "local")
 WEB = ("http", "https")  # they list nothing, and "?" begins their query
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter would be a drive
 MAGIC = re.compile(r"[*?\[]")
+# Parameters of URLs that let in whoever has them, or come with those (presigned S3, GCS, OSS, COS,
+# CloudFront, Azure; tokens): they are another for each time a URL is made.
+SIGNED = (
+    r"x-(?:amz|goog|oss|cos|ms|tos)-[\w.-]*|q-[\w-]+|\w*AccessKeyId|GoogleAccessId|Key-Pair-Id"
+    r"|Policy|(?:\w*[_-])?(?:Signature|token|secret|password)|sig|pass|pwd|Expires|auth|authkey"
+    r"|authorization|credentials?|jwt|(?:access|api)?[_-]?key|hdn(?:ea|ts)"
+)
+SAS = "s[vtrpe]|spr|sip|srt|ss|ske?|skoid|sktid|skt|sks|skv|sdd|saoid|suoid|scid|ses|rsc[cdelt]"
 SUBTITLES = (".srt", ".vtt", ".align")  # the other forms would have to be read to be known
 TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "Digest")
 TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created")
 LASTING = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError, ValueError)
 REFUSED = (400, 401, 403, 404, 405, 410, 451)  # by a web server, for good
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+LEAST_BYTES_PER_S = 20e3  # of a download, since it began: what is slower hangs, or is made to
 ANSWER_S = 60.0  # a web server that says nothing for so long is given up
+LONGEST_S = 300.0  # for an answer while files are listed
 FOLDERS_KEPT = 1000  # whose subtitles are remembered
 LONGEST_NAME = 100  # bytes kept of a file's name while it is here
 
@@ -76,24 +90,33 @@ def local_path(text: str) -> str:
     return url2pathname(text[match.end() :]) if match else text
 
 
-def printable(text: str) -> str:
-    """Write a name on one line that every terminal and table can show.
+def shown(text: str) -> str:
+    """Leave out of a URL, or of a text with one, what lets in whoever knows it.
 
-    Unusual blanks become blanks; what cannot be printed, and bytes that are no UTF-8, are escaped.
+    It is the same URL whenever it was signed. User names with passwords become "...".
     """
-    if text.isprintable():
+    if "://" not in text:
         return text
-    shown = []
-    for c in text:
-        if c.isprintable():
-            shown.append(c)
-        elif c.isspace() and ord(c) >= 0xA0 and c not in "\u2028\u2029":
-            shown.append(" ")
-        elif 0xDC80 <= ord(c) <= 0xDCFF:  # surrogateescape
-            shown.append(f"\\x{ord(c) - 0xDC00:02x}")
-        else:
-            shown.append(c.encode("unicode_escape", "surrogatepass").decode())
-    return "".join(shown)
+    if has_password(text):
+        name, _, rest = text.partition("://")
+        text = f"{name}://...@{rest.rpartition('@')[2]}"
+    names = f"{SIGNED}|{SAS}" if re.search(r"[?&]sig=", text) else SIGNED
+    cut = re.sub(rf"(?i)([?&])(?:{names})=[^&#\s'\")>]*", r"\1", text)
+    if cut == text:
+        return text
+    return re.sub(r"[?&]+(?=[#\s'\")>:]|$)", "", re.sub(r"([?&])&+", r"\1", cut))
+
+
+def has_password(url: str) -> bool:
+    """Tell whether a URL names a user with a password; on the web a user alone may be a token.
+
+    A password may have "/" and "@" of its own: nothing but a port stands behind a host.
+    """
+    name, _, rest = url.partition("://")
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in host:
+        return ":" in host.rpartition("@")[0] or name.lower() in WEB
+    return "@" in rest and not re.fullmatch(r"(\[[^]]*\]|[^:]*)(:\d*)?", host)
 
 
 def reason(error: BaseException) -> str:
@@ -102,7 +125,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return printable(" ".join(text.split()))[:200]
+    return printable(shown(" ".join(text.split())))[:200]
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -191,18 +214,24 @@ class Remote:
         """Download a URL into a local file, which must not exist."""
         from fsspec.callbacks import Callback
 
+        began_s = time.monotonic()
+
         class Counted(Callback):  # type: ignore[misc]
-            """Ends a download that is too long, whether or not its server says its size."""
+            """Ends a download that is too long or slow, whether or not its server says its size."""
 
             def call(self, *_: Any, **__: Any) -> None:
                 if max(self.value or 0, self.size or 0) > limit_bytes:
-                    raise FetchError(f"{printable(url)}: is larger than {limit_bytes:,} bytes")
+                    raise FetchError(f"{_told(url)}: is larger than {limit_bytes:,} bytes")
+                due_bytes = LEAST_BYTES_PER_S * (time.monotonic() - began_s - ANSWER_S)
+                if (self.value or 0) < due_bytes:
+                    slow = f"comes with less than {LEAST_BYTES_PER_S / 1000:g} kB/s"
+                    raise FetchError(f"{_told(url)}: {slow}", again=True)
 
         with _one_line(url):
-            system, source = self._system(url)
+            system, source = self._system(url, ANSWER_S + limit_bytes / LEAST_BYTES_PER_S)
             system.get_file(source, str(path), callback=Counted())
             if path.stat().st_size > limit_bytes:
-                raise FetchError(f"{printable(url)}: is larger than {limit_bytes:,} bytes")
+                raise FetchError(f"{_told(url)}: is larger than {limit_bytes:,} bytes")
 
     def _list_subtitles(self, folder: str) -> dict[str, dict[str, Found]]:
         beside: dict[str, dict[str, Found]] = {}
@@ -216,22 +245,21 @@ class Remote:
                         beside.setdefault(stem, {})[name] = found
         return beside
 
-    def _system(self, url: str) -> tuple[Any, str]:
-        """Give the file system of a URL, and its path there."""
+    def _system(self, url: str, longest_s: float = LONGEST_S) -> tuple[Any, str]:
+        """Give the file system of a URL, which asks the web for so long, and its path there."""
         import fsspec
         from fsspec.config import conf
 
         name = scheme(url)
         if "::" in url:
-            raise FetchError(f"{printable(url)}: chained URLs are not taken; accepted: one URL")
-        if re.match(r"[^/?#]*:[^/?#]+@", url.partition("://")[2]):
-            shown = printable(re.sub(r"://[^@]*@", "://...@", url))
-            raise FetchError(f"{shown}: holds a password; accepted: fsspec's configuration")
+            raise FetchError(f"{_told(url)}: chained URLs are not taken; accepted: one URL")
+        if has_password(url):
+            raise FetchError(f"{_told(url)}: holds a password; accepted: fsspec's configuration")
         options = {**self._options}
         if name in WEB:  # its default ends every download after five minutes
             from aiohttp import ClientTimeout
 
-            patient = ClientTimeout(total=None, sock_connect=ANSWER_S, sock_read=ANSWER_S)
+            patient = ClientTimeout(total=longest_s, sock_connect=ANSWER_S, sock_read=ANSWER_S)
             client = (conf.get(name) or {}).get("client_kwargs") or {}
             options.setdefault("client_kwargs", {"timeout": patient, **client})
         elif name not in ("memory",):
@@ -259,15 +287,13 @@ def fetched(
     It keeps its name, as far as every file system takes it. A local path is yielded as it is.
 
     Raises:
-        FetchError: it cannot be had, or is longer than `limit_bytes`.
+        FetchError: it cannot be had, comes too slowly, or is longer than `limit_bytes`.
+        OSError: it cannot be stored: the disk is full, or `folder` is gone.
     """
     if scheme(url) is None:
         yield Path(local_path(url))
         return
-    try:
-        own = Path(tempfile.mkdtemp(prefix="fetched-", dir=folder))
-    except OSError as error:
-        raise FetchError(f"{printable(url)}: cannot be stored ({reason(error)})") from None
+    own = Path(tempfile.mkdtemp(prefix="fetched-", dir=folder))
     try:
         path = own / _plain_name(name_of(url))
         Remote(storage_options).fetch(url, path, limit_bytes)
@@ -298,14 +324,17 @@ def _found(url: str, info: Mapping[str, Any]) -> Found:
     return Found(
         url,
         info.get("type") == "directory",
-        int(size) if isinstance(size, int) else None,
+        size if isinstance(size, int) and 0 <= size < 2**63 else None,
         (str(size), *state) if state else (),
     )
 
 
 @contextmanager
 def _one_line(url: str) -> Iterator[None]:
-    """Turn whatever a file system raises, each its own exceptions, into a FetchError."""
+    """Turn whatever a file system raises, each its own exceptions, into a FetchError.
+
+    That nothing can be written any more is no fault of a URL and stays an OSError.
+    """
     try:
         yield
     except (FetchError, GeneratorExit):
@@ -313,8 +342,14 @@ def _one_line(url: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name == "fsspec":
             raise
-        raise FetchError(f"{printable(url)}: {reason(error)}") from None
+        raise FetchError(f"{_told(url)}: {reason(error)}") from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            raise
         cause = _cause(error)
         lasting = isinstance(cause, LASTING) or getattr(cause, "status", None) in REFUSED
-        raise FetchError(f"{printable(url)}: {reason(error)}", again=not lasting) from None
+        raise FetchError(f"{_told(url)}: {reason(error)}", again=not lasting) from None
+
+
+def _told(url: str) -> str:
+    return printable(shown(url))

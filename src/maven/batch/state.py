@@ -19,8 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from maven.batch import index, output, result
-from maven.batch.check import check, described, is_sound, remove, under, without
+from maven.batch import check, index, output, result
 from maven.batch.items import Item
 from maven.batch.ledger import (
     DONE,
@@ -143,8 +142,7 @@ class State:
         except DamagedError as error:
             aside = put_aside(database.parent)
             self.notes.append(
-                f"{output.DATABASE} was damaged ({error}): kept as {aside}, made anew from the"
-                " results"
+                f"{output.DATABASE} {error}: kept as {aside}, made anew from the results"
             )
             ledger = Ledger(database)
         stack.callback(ledger.close)
@@ -178,9 +176,11 @@ class State:
                 self._ledger.set_settings(None)
                 output.lay(self.folder, self.settings, old)
                 self._ledger.set_settings(self.settings)
-            self.notes += check(self._ledger, self.settings, self._results, dry_run=self.dry_run)
+            self.notes += check.check(
+                self._ledger, self.settings, self._results, dry_run=self.dry_run
+            )
             table = self.folder / output.INDEX
-            if table.exists() and not is_sound(table):
+            if table.exists() and not check.is_sound(table):
                 self.notes.append(f"{output.INDEX} was cut or damaged: it is written anew")
 
     def _old_settings(self) -> dict[str, Any] | None:
@@ -201,30 +201,30 @@ class State:
         """Take in the files of today; memory does not grow with them.
 
         Raises:
-            StateError: two of them have one id.
+            StateError: two of them have one id, or one has that of another file's result.
         """
         counts = dict.fromkeys(("new", "failed", "changed", "missing", "done", "problems"), 0)
         todo_bytes = 0
-        with self._ledger.lock, writing(self.folder), self._ledger.change():
-            self._ledger.want_nothing()
+        with self._ledger.lock, writing(self.folder), self._ledger.wanting():
             for position, item in enumerate(items):
                 known = self._ledger.outcome(self._key, item.id)
                 wanted = _wanted(position, item, known)
                 if not self._want(wanted):
                     continue
+                if other := check.taken(known, item):
+                    raise _one_id("an earlier file and one of today", item.id, other, item.path)
                 if item.problem is not None:
                     counts["problems"] += 1
                     known = known or Outcome(FAILED)
-                    self._put(
-                        item.id,
-                        replace(known, state=FAILED, error=_line(item.problem), task=wanted.task),
-                    )
+                    task = known.task if known.file else wanted.task
+                    failed = replace(known, state=FAILED, error=_line(item.problem), task=task)
+                    self._put(item.id, failed)
                     continue
                 counts[wanted.todo or "done"] += 1
                 todo_bytes += item.size_bytes or 0 if wanted.todo else 0
             others = 0
             for id, _, known in self._ledger.outcomes(self._key, unwanted=True):
-                if known.state == WAITING:
+                if known.file is None:
                     self._ledger.forget(self._key, id)
                 else:
                     others += 1
@@ -243,25 +243,26 @@ class State:
             assert other is not None
             if other.task == wanted.task:
                 return False
-            first, second = (index.shown(w.task["path"]) for w in (other, wanted))
-            raise StateError(
-                f"two inputs have the id {wanted.id!r}: {first} and {second}; give them ids in a"
-                " manifest, or do them into two folders"
-            ) from None
+            paths = other.task["path"], wanted.task["path"]
+            raise _one_id("two inputs", wanted.id, *paths) from None
         return True
 
     def tasks(self, attempt: int) -> Iterator[dict[str, Any]]:
-        """Yield what is to be done: 1: all of it; 2: what failed in a way worth another try."""
+        """Yield what is to be done: 1: all of it; 2: what failed in a way worth another try.
+
+        The largest come first: an hour that is begun last leaves all workers but one idle. Where
+        a size is unknown, it may be as long.
+        """
         condition = "todo != ''" if attempt == 1 else "again"
-        last = -1
+        last: Wanted | None = None
         while True:
             with self._ledger.lock, writing(self.folder):
-                page = self._ledger.wanted_after(last, condition)
+                page = self._ledger.largest_after(last, condition)
                 tasks = [self._task(wanted) for wanted in page]
             yield from tasks
             if not page:
                 return
-            last = page[-1].position
+            last = page[-1]
 
     def _task(self, wanted: Wanted) -> dict[str, Any]:
         known = self._ledger.outcome(self._key, wanted.id)
@@ -303,9 +304,9 @@ class State:
                     )
                 else:
                     now = replace(now, state=FAILED, error=_line(outcome["error"]))
-                    if now.file is not None and _other_content(known, wanted, outcome):
-                        remove(self._path(result.place(id)))
-                        now = without(now)
+                    if now.file is not None and check.is_of_other_content(known, wanted, outcome):
+                        check.remove(self._path(result.place(id)))
+                        now = check.without(now)
             again = outcome["state"] == FAILED and bool(outcome.get("again"))
             with self._ledger.change():
                 self._put(id, now)
@@ -324,11 +325,11 @@ class State:
                 part.write_bytes(outcome["content"])
             else:
                 shutil.move(outcome["file"], part)
-            written = described(part)
+            written = check.described(part)
         return replace(written, ctime_ns=path.lstat().st_ctime_ns)
 
     def _path(self, place: str) -> Path:
-        return under(self._results, place)
+        return check.under(self._results, place)
 
     def _put(self, id: str, outcome: Outcome) -> None:
         self._ledger.put(self._key, id, result.place(id), outcome)
@@ -379,15 +380,12 @@ def _wanted(position: int, item: Item, known: Outcome | None) -> Wanted:
     return Wanted(position, item.id, task, item.signature, todo)
 
 
-def _other_content(known: Outcome, wanted: Wanted, outcome: Mapping[str, Any]) -> bool:
-    """Tell whether a file that failed has certainly other content than when it was done.
-
-    Where it could not be read (the network is down), nobody knows, and its result is kept.
-    """
-    key = (outcome.get("record") or {}).get("key")
-    if key is not None and known.record is not None:
-        return bool(key != known.record["key"])
-    return bool(known.signature and wanted.signature and known.signature != wanted.signature)
+def _one_id(which: str, id: str, *paths: str) -> StateError:
+    first, second = map(index.shown, paths)
+    return StateError(
+        f"{which} have the id {id!r}: {first} and {second}; give them ids in a manifest, or do"
+        " them into two folders"
+    )
 
 
 def _line(text: str | None) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import numpy as np
 
 from maven.circumplex import NEUTRAL, SECTORS, region
-from maven.files import whole
+from maven.files import printable, whole
 from maven.render.batch_dial import MOST_DOTS, Dots, dial
 
 STATIC = Path(__file__).parents[1] / "web" / "static"
@@ -30,16 +30,35 @@ STYLES = ("base.css", "dial.css", "batch.css")
 MOST_FILES = 500  # in the table
 MOST_FAILURES = 200  # named
 MOST_REASONS = 100  # told apart
+MOST_UNANSWERED = 100  # named
 AT_ONCE = 4096  # regions named, which costs as much as one
 NAME_LENGTH = 120  # characters of a name that are shown
 LINE_LENGTH = 300
 NUMBER = re.compile(r"\d+(\.\d+)?")  # what tells apart lines of one reason
+WHERE = re.compile(r"[^:]*, (line|row) \d+: ")  # in a manifest
 LENGTHS_S = (5, 15, 30, 60, 120, 300, 900, 3600, math.inf)  # edges of the bars
 LENGTH_NAMES = (
     *("under 5 s", "5 to 15 s", "15 to 30 s", "30 to 60 s", "1 to 2 min", "2 to 5 min"),
     *("5 to 15 min", "15 to 60 min", "1 hour or more"),
 )
 SHARES = {"face_share": "face", "speech_share": "speech", "words_share": "words"}
+SETTINGS = {  # in the order in which they are shown, before others
+    "model.name": "model",
+    "settings.rate_hz": "rows",
+    "settings.faces": "faces",
+    "settings.asr": "speech recognition",
+    "model.device": "computed on",
+    "maven": "version of maven",
+    "detector.name": "face detector",
+    "model.runtime": "runtime",
+    "recogniser": "speech recogniser",
+    "model.weights_sha256": "weights, SHA-256",
+    "model.card_sha256": "model card, SHA-256",
+    "model.encoders.visual": "face encoder, fingerprint",
+    "model.encoders.audio": "voice encoder, fingerprint",
+    "model.encoders.text": "word encoder, fingerprint",
+    "detector.fingerprint": "face detector, fingerprint",
+}
 READING = """import pandas
 index = pandas.read_parquet("index.parquet")  # a row a file
 rows = pandas.read_parquet("results")         # all rows of all files
@@ -60,6 +79,7 @@ class _Sums:
     media_s: float = 0.0
     work_s: float = 0.0
     unanswered: int = 0
+    silent: list[Mapping[str, Any]] = field(default_factory=list)  # the first without an answer
     finished_ms: int = 0
     dots: Dots = field(default_factory=Dots)
     files: list[Mapping[str, Any]] = field(default_factory=list)
@@ -89,6 +109,8 @@ class _Sums:
             self.shares_s[name] += (row[name] or 0.0) * length_s
         if row["valence"] is None or row["arousal"] is None:
             self.unanswered += 1
+            if len(self.silent) < MOST_UNANSWERED:
+                self.silent.append(row)
             return
         self.dots.add(row["valence"], row["arousal"], _short(row["id"]))
         self.answers.append((row["valence"], row["arousal"]))
@@ -155,8 +177,9 @@ def write_batch_page(
         *_lengths(sums),
         "</div>\n</div>",
         *_failed(sums),
-        *_table(sums),
+        *_reading(sums),
         *_settings(about),
+        *_table(sums),
         "</main>\n</body>\n</html>\n",
     ))  # fmt: skip
     with whole(target) as part:
@@ -177,11 +200,11 @@ def _tiles(sums: _Sums, about: Mapping[str, Any]) -> Iterator[str]:
     for state in ("done", "failed", "waiting"):
         tiles.append((state, f"{states[state]:,}", f"batch-{state}" if states[state] else ""))
     tiles.append(("media analysed", _hours(sums.media_s), ""))
-    tiles.append(("time of workers", _hours(sums.work_s), ""))
+    tiles.append(("computing time", _hours(sums.work_s), ""))
     media_s, elapsed_s = about.get("media_s") or 0.0, about.get("elapsed_s") or 0.0
     if media_s and elapsed_s:
         tiles.append(("the last run took", _hours(elapsed_s), ""))
-        tiles.append(("× real time", f"{media_s / elapsed_s:.3g}", ""))
+        tiles.append(("media analysed an hour", _hours(3600 * media_s / elapsed_s), ""))
     yield '<dl class="batch-tiles">'
     for name, value, kind in tiles:
         yield f'<div><dt>{name}</dt><dd class="{kind}">{value}</dd></div>'
@@ -197,9 +220,12 @@ def _circumplex(sums: _Sums) -> Iterator[str]:
             "Each square is coloured by how many files have their mean of valence and arousal"
             f" there: up to {max(sums.dots.cells.values()):,} in one."
         )
-    if sums.unanswered:
-        note += f" {_counted(sums.unanswered, 'file')} without an answer: nothing was observed."
     yield f'<p class="muted">{note if sums.dots.total else "No file has an answer yet."}</p>'
+    if sums.unanswered:
+        yield f"<details><summary>{_files(sums.unanswered)} without an answer</summary>"
+        told = (f"{_text(_short(row['id']))}: {_text(_line(row))}" for row in sums.silent)
+        yield from _names(told, sums.unanswered - len(sums.silent))
+        yield "</details>"
     yield "</section>"
 
 
@@ -255,17 +281,27 @@ def _failed(sums: _Sums) -> Iterator[str]:
     if not sums.failures:
         return
     total = sums.failures.total()
-    yield f'<section class="panel"><h2>{_counted(total, "file")} failed</h2>'
+    yield f'<section class="panel"><h2>{_files(total)} failed</h2>'
     for k, (reason, count) in enumerate(sums.failures.most_common()):
         names = sums.failed[reason]
         yield f"<details{' open' if k == 0 and count <= 20 else ''}>"
         yield f"<summary>{count:,} × {_text(sums.lines[reason])}</summary>"
-        listed = "".join(f"<li>{_text(_short(name))}</li>" for name in names)
-        yield f'<ul class="batch-names">{listed}</ul>' if names else ""
-        if len(names) < count:
-            yield f'<p class="muted">{count - len(names):,} more are not named here.</p>'
+        yield from _names((_text(_short(name)) for name in names), count - len(names))
         yield "</details>"
     yield '<p class="muted">All of them: <a href="errors.csv">errors.csv</a>.</p></section>'
+
+
+def _names(lines: Iterable[str], more: int) -> Iterator[str]:
+    if listed := "".join(f"<li>{line}</li>" for line in lines):
+        yield f'<ul class="batch-names">{listed}</ul>'
+    if more:
+        yield f'<p class="muted">{more:,} more are not named here.</p>'
+
+
+def _reading(sums: _Sums) -> Iterator[str]:
+    if sums.states.total():
+        yield '<section class="panel"><h2>Reading all of it</h2>'
+        yield f"<p>In this folder, with Python:</p><pre>{html.escape(READING)}</pre></section>"
 
 
 def _table(sums: _Sums) -> Iterator[str]:
@@ -274,34 +310,40 @@ def _table(sums: _Sums) -> Iterator[str]:
         return
     first = f"The first {MOST_FILES:,} of {total:,} files" if total > MOST_FILES else "Files"
     yield f'<section class="panel"><h2>{first}</h2>'
-    yield '<div class="batch-scroll" tabindex="0" role="region" aria-label="Files">'
     yield '<table class="batch-files"><thead><tr><th scope="col">file</th>'
-    yield '<th scope="col">state</th><th scope="col" class="number">length</th>'
-    yield '<th scope="col" class="number">valence</th><th scope="col" class="number">arousal</th>'
-    yield '<th scope="col">result</th></tr></thead><tbody>'
+    yield '<th scope="col" class="number">length</th><th scope="col" class="number">valence</th>'
+    yield '<th scope="col" class="number">arousal</th></tr></thead><tbody>'
     for row in sums.files:
-        link = f'<a href="{quote(row["result"], safe="/=")}">Parquet</a>' if row["result"] else ""
-        length_s = row["duration_s"]
-        yield (
-            f'<tr><th scope="row" class="batch-name">{_text(_short(row["id"]))}</th>'
-            f'<td class="batch-{html.escape(row["state"])}">{html.escape(row["state"])}</td>'
-            f'<td class="number">{"" if length_s is None else _clock(length_s)}</td>'
-            f'<td class="number">{_signed(row["valence"])}</td>'
-            f'<td class="number">{_signed(row["arousal"])}</td><td>{link}</td></tr>'
-        )
-    yield "</tbody></table></div>"
-    yield '<h3 id="reading">Reading all of it</h3><p>In this folder, with Python:</p>'
-    yield '<pre class="batch-scroll" tabindex="0" role="region" aria-labelledby="reading">'
-    yield f"{html.escape(READING)}</pre></section>"
+        length_s, state = row["duration_s"], html.escape(row["state"])
+        yield f'<tr><th scope="row">{_text(_short(row["id"]))}</th>'
+        yield f'<td class="number">{"" if length_s is None else _clock(length_s)}</td>'
+        if state == "done" and None not in (row["valence"], row["arousal"]):
+            yield f'<td class="number">{row["valence"]:+.2f}</td>'
+            yield f'<td class="number">{row["arousal"]:+.2f}</td></tr>'
+        else:
+            shown = "no answer" if state == "done" else state
+            yield f'<td colspan="2" class="batch-state batch-{state}">{shown}</td></tr>'
+        below = [_text(_line(row))]
+        if row["result"]:
+            below.insert(0, f'<a href="{quote(row["result"], safe="/=")}">Parquet</a>')
+        yield f'<tr class="batch-below"><td colspan="4">{" ".join(below)}</td></tr>'
+    yield "</tbody></table></section>"
 
 
 def _settings(about: Mapping[str, Any]) -> Iterator[str]:
-    flat = dict(_flat(about.get("settings") or {}))
-    if flat:
-        yield '<section class="panel"><h2>Model and settings</h2><dl class="batch-settings">'
-        for name, value in flat.items():
-            yield f"<dt>{_text(_short(name))}</dt><dd>{_text(_printable(value[:LINE_LENGTH]))}</dd>"
-        yield "</dl></section>"
+    if flat := dict(_flat(about.get("settings"))):
+        yield '<section class="panel"><details><summary>Model and settings</summary>'
+        yield '<dl class="batch-settings">'
+        for name in sorted(flat, key=[*SETTINGS, *flat].index):
+            shown = _text(printable(_plain(name, flat[name])[:LINE_LENGTH]))
+            yield f"<dt>{_text(_short(SETTINGS.get(name, name)))}</dt><dd>{shown}</dd>"
+        yield "</dl></details></section>"
+
+
+def _plain(name: str, value: str) -> str:
+    if name == "settings.rate_hz":
+        return "one for each frame" if value == "none" else f"{value} a second"
+    return "off" if (name, value) == ("settings.asr", "none") else value
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -309,30 +351,29 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    else:
+    elif name:
         yield name, "none" if value is None else str(value)
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    """Say why a file failed without its name, which differs where the reason does not."""
+    """Say why a file failed without its name, which differs where the reason does not; or notes."""
+    if row["state"] != "failed":
+        return printable(str(row["notes"] or "")[:LINE_LENGTH])
     error = str(row["error"] or "no reason was given")[: 8 * LINE_LENGTH]
-    for name in sorted({str(row["path"] or ""), str(row["id"])}, key=len, reverse=True):
-        for known in (name, name.rpartition("/")[2]):
-            if len(known) > 3:
-                error = error.replace(known, "FILE")
-    return _printable(re.sub(r"^\S*FILE: ", "", error)[:LINE_LENGTH])
+    start = where.end() if (where := WHERE.match(error)) else 0
+    path = str(row["path"] or "")
+    known = {path, path.rpartition("/")[2], str(row["id"])}
+    for name in sorted({*known, *map(printable, known)} - {""}, key=len, reverse=True):
+        if error.startswith(f"{name}: ", start):
+            error = error[:start] + error[start + len(name) + 2 :]
+            break
+    return printable(error[:LINE_LENGTH])
 
 
 def _short(name: str) -> str:
     """Leave out the middle of a long name."""
     half = NAME_LENGTH // 2
-    short = name if len(name) <= NAME_LENGTH else f"{name[:half]} … {name[-half:]}"
-    return _printable(short)
-
-
-def _printable(text: str) -> str:
-    """Show what would be invisible, or turn the direction of the letters behind it."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    return printable(name if len(name) <= NAME_LENGTH else f"{name[:half]} … {name[-half:]}")
 
 
 def _text(text: str) -> str:
@@ -340,12 +381,8 @@ def _text(text: str) -> str:
     return f"<bdi>{html.escape(text)}</bdi>"
 
 
-def _counted(n: int, thing: str) -> str:
-    return f"{n:,} {thing}{'' if n == 1 else 's'}"
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f}"
+def _files(n: int) -> str:
+    return f"{n:,} file{'' if n == 1 else 's'}"
 
 
 def _clock(seconds: float) -> str:

@@ -303,9 +303,12 @@ def parquet(
     import pyarrow as pa
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetWriter(
-        path, schema, compression="zstd", write_page_checksum=checksums
-    ) as writer:
+    with (
+        path.open("wb") as file,  # pyarrow takes no name that is no UTF-8
+        pyarrow.parquet.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=checksums
+        ) as writer,
+    ):
         waiting: list[pa.Table] = []
 
         def flush() -> None:
