@@ -9,7 +9,9 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +242,64 @@ def test_a_damaged_entry_is_made_anew_a_sound_one_is_not(store: Path) -> None:
     assert line == f"{path}: damaged (its content has changed); made anew"
     Store(store).get("audio", KEY)
     assert not [path for path in store.rglob("*") if path.name.startswith(".")]
+
+
+def test_what_another_has_mended_meanwhile_is_kept(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two find one damage; the other one has made the entry anew before this one removes it."""
+    array_of_another(place(store))
+    opened, get = Store(store), Store.get
+
+    def late(self: Store, kind: str, name: str, **options: bool) -> dict[str, np.ndarray]:
+        try:
+            return get(self, kind, name, **options)
+        except DamagedError:
+            monkeypatch.undo()
+            Store(store).made("audio", KEY, lambda: AUDIO)
+            raise
+
+    monkeypatch.setattr(Store, "get", late)
+    assert (opened.made("audio", KEY, dict)["values"] == AUDIO["values"]).all()
+    assert opened.mended == []
+
+
+def test_what_another_removes_is_put_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two find one damage; the other one removes the entry that this one has just made anew."""
+    array_of_another(place(store))
+    opened, put = Store(store), Store.put
+    made: list[int] = []
+
+    def gone(self: Store, kind: str, name: str, arrays: dict[str, np.ndarray]) -> None:
+        put(self, kind, name, arrays)
+        monkeypatch.undo()
+        shutil.rmtree(place(store))
+
+    monkeypatch.setattr(Store, "put", gone)
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return AUDIO
+
+    opened.made("audio", KEY, make)
+    assert made == [1]
+    assert (Store(store).get("audio", KEY)["values"] == AUDIO["values"]).all()
+
+
+def test_many_may_mend_one_entry_at_once(store: Path) -> None:
+    for _ in range(5):
+        array_of_another(place(store))
+        begin = threading.Barrier(8)
+
+        def mend(begin: threading.Barrier = begin) -> np.ndarray:
+            opened = Store(store)
+            begin.wait()
+            return opened.made("audio", KEY, lambda: AUDIO)["values"]
+
+        with ThreadPoolExecutor(8) as pool:
+            for values in [pool.submit(mend) for _ in range(8)]:
+                assert (values.result() == AUDIO["values"]).all()
+        Store(store).get("audio", KEY)
 
 
 def test_a_share_is_verified_where_only_a_share_is_wanted(store: Path) -> None:

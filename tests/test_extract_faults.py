@@ -7,16 +7,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from maven.checkpoint import ModelError
 from maven.datasets.affwild2 import CorpusError
 from maven.extract import extract
+from maven.media import media_hash
 from maven.recognise import RecogniserError
 from maven.store import StoreError, read_manifest
-from small_corpus import entries, run, write_labels, write_small_corpus
+from maven.transcribe import Transcriber
+from small_corpus import SRT, entries, run, write_labels, write_small_corpus
 from toy_mini import save_toy_mini
 
 KILLED = """
@@ -145,6 +149,110 @@ def test_another_corpus_does_not_take_the_place_of_the_first(place: Path, tmp_pa
     with pytest.raises(StoreError, match=r"other: has not 1 of the 4 videos .*toy\.json lists, of"):
         extract(other, place / "store", str(place / "toy"), device="cpu", offline=True)
     assert (place / "store" / "toy.json").read_bytes() == before
+
+
+def test_a_corpus_of_the_same_names_is_told_by_its_media(place: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings: dict[str, Any] = {"device": "cpu", "offline": True, "note": lines.append}
+    moved = Path(shutil.copytree(place / "corpus", tmp_path / "moved"))
+    assert extract(moved, place / "store", str(place / "toy"), **settings).root == "moved"
+    path = place / "store" / "toy.json"
+    assert lines == [f"{path}: listed the corpus 'corpus', which {moved} takes the place of"]
+    for media in (place / "corpus" / "batch1").glob("*.mp4"):
+        media.write_bytes(media.read_bytes() + b"\0\0\0\x08free")
+    with pytest.raises(StoreError, match=r"corpus: its videos have the names of those that .*toy"):
+        run(place)
+    assert read_manifest(place / "store").root == "moved"
+
+
+def test_of_two_corpora_at_once_the_first_stays(place: Path, tmp_path: Path) -> None:
+    shutil.rmtree(place / "store")
+    other = tmp_path / "other"
+    write_labels(other, "Train_Set", "elsewhere", 5)
+    faces = place / "corpus" / "cropped_aligned" / "no_media"
+    shutil.copytree(faces, other / "cropped_aligned" / "elsewhere")
+
+    def meanwhile(what: str, done: int, total: int) -> None:
+        if done == total:
+            extract(other, place / "store", str(place / "toy"), device="cpu", offline=True)
+
+    with pytest.raises(StoreError, match=r"has not 1 of the 1 videos that .* 'other', elsewhere"):
+        run(place, progress=meanwhile)
+    assert [clip.name for clip in read_manifest(place / "store").clips] == ["elsewhere"]
+
+
+# --- what changes while it is read ---------------------------------------------------------------
+
+
+def changed_while_read(place: Path, change: Callable[[], object], at: str, spared: int = 0) -> str:
+    """Extract video59; return why it is left out. No entry that the store then has is a wrong one.
+
+    Args:
+        place: with the corpus.
+        change: is done once, when it is reported that this
+        at: is done to the video, after the report was
+        spared: so many times.
+    """
+    shutil.rmtree(place / "store")
+    waiting = [change, *[lambda: None] * spared]
+
+    def report(what: str, done: int, total: int) -> None:
+        if what == f"video59: {at}" and waiting:
+            waiting.pop()()
+
+    with pytest.raises(StoreError, match="none of its 1 videos can be read") as caught:
+        run(place, progress=report, names={"video59"})
+    run(place, names={"video59"})
+    held = {path: (place / path).read_bytes() for path in entries(place)}
+    shutil.rmtree(place / "store")
+    run(place, names={"video59"})
+    for path in entries(place):
+        assert held[path] == (place / path).read_bytes(), path
+    return str(caught.value).partition(": video59: ")[2]
+
+
+def test_media_that_change_while_they_are_read(place: Path) -> None:
+    batch = place / "corpus" / "batch1"
+    reason = changed_while_read(
+        place, lambda: shutil.copy(batch / "4-30-352x352.mp4", batch / "video59.mp4"), "voice"
+    )
+    assert reason == "batch1/video59.mp4: changed while it was read; run `maven features` again"
+
+
+def test_media_that_change_between_two_people(place: Path) -> None:
+    batch = place / "corpus" / "batch1"
+
+    def report(what: str, done: int, total: int) -> None:
+        if (what, done) == ("video59", 1):
+            shutil.copy(batch / "4-30-352x352.mp4", batch / "video59.mp4")
+
+    one, other = run(place, progress=report, names={"video59", "video59_right"}).clips
+    assert other.media_sha256 == media_hash(batch / "video59.mp4") != one.media_sha256
+    assert other.audio != one.audio
+
+
+def test_crops_that_change_while_they_are_read(place: Path) -> None:
+    crops = place / "corpus" / "cropped_aligned" / "video59"
+    again = shutil.copy(crops / "00008.jpg", place / "kept.jpg")
+    reason = changed_while_read(
+        place, lambda: shutil.copy(again, crops / "00001.jpg"), "faces", spared=3
+    )
+    assert "cropped_aligned/video59: changed while it was read; run `maven feat" in reason
+
+
+def test_a_transcript_that_changes_while_it_is_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, find = place / "corpus" / "batch1" / "video59.srt", Transcriber.find
+
+    def late(self: Transcriber, *given: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        path.write_text(SRT.replace("happy", "sad"))
+        return find(self, *given, **options)
+
+    monkeypatch.setattr(Transcriber, "find", late)
+    reason = changed_while_read(place, lambda: None, "words")
+    assert "video59.mp4: its transcript changed while it was read; run `maven feat" in reason
 
 
 def test_what_cannot_be_had_is_said_before_anything_is_read(place: Path) -> None:

@@ -41,6 +41,14 @@ def test_a_process_alone_agrees() -> None:
     agree(cast(Any, SimpleNamespace(world_size=1)), features="a")
 
 
+def test_several_processes_that_torchrun_did_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    config = train_config(resolve({"features": "x", "train": {"device": "cpu"}}))
+    with pytest.raises(TrainError, match="WORLD_SIZE is 2, LOCAL_WORLD_SIZE is not set; accepted"):
+        launch(config)
+
+
 def test_machines_with_other_numbers_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("WORLD_SIZE", 3), ("LOCAL_WORLD_SIZE", 2), ("GROUP_WORLD_SIZE", 2)):
         monkeypatch.setenv(name, str(value))

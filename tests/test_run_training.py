@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import maven
+from maven import train as training
 from maven.checkpoint import MINI_FOLDER, read_card
 from maven.config import MODALITIES
 from maven.datasets.clips import load_clips, moment_sample, only, split_clips
@@ -220,7 +221,9 @@ def test_a_wrong_network_is_refused(store: Path, tmp_path: Path) -> None:
         run_training(config(store, train={"loss": "theta"}), tmp_path / "run")
 
 
-def test_a_run_is_not_begun_twice_nor_resumed_on_other_features(tmp_path: Path) -> None:
+def test_a_run_is_not_begun_twice_nor_resumed_on_other_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_store(tmp_path / "store")
     one = config(tmp_path / "store", train={"epochs": 1})
     run_training(one, tmp_path / "run")
@@ -229,8 +232,11 @@ def test_a_run_is_not_begun_twice_nor_resumed_on_other_features(tmp_path: Path) 
     with pytest.raises(TrainError, match="holds no run to resume"):
         run_training(None, tmp_path / "nothing", resume=True)
     write_store(tmp_path / "store", train=5)
+    facts: dict[str, str] = {}
+    monkeypatch.setattr(training, "agree", lambda fabric, **said: facts.update(said))
     with pytest.raises(TrainError, match="its features have changed since it began"):
         run_training(None, tmp_path / "run", resume=True)
+    assert facts["run"] != facts["features"]  # the others were told, none waits
 
 
 # --- stops on the way --------------------------------------------------------------------------

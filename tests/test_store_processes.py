@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,43 @@ def test_what_another_machine_left_is_removed_after_a_day(tmp_path: Path) -> Non
     os.utime(part, (0, 0))
     Store(tmp_path)
     assert not part.exists()
+
+
+# Holds a scratch folder, or writes an entry, where process ids mean something else than here.
+ELSEWHERE = """
+import sys
+from maven import entries
+entries._here = lambda: "another-machine"
+"""
+SCRATCH = """
+with entries.Store(sys.argv[1]).scratch():
+    print("held", flush=True)
+    sys.stdin.readline()
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("program", [SCRATCH, SLOW_WRITER], ids=["scratch", "entry"])
+def test_what_another_machine_holds_is_let_alone_however_old(tmp_path: Path, program: str) -> None:
+    writer = start(ELSEWHERE + program, tmp_path, KEY)
+    assert read_line(writer) in ("held", "half")
+    (part,) = partial(tmp_path)
+    assert part.name.endswith(".another-machine")
+    os.utime(part, (0, 0))
+    Store(tmp_path)
+    assert part.is_dir()
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+    Store(tmp_path)
+    assert not part.exists()
+
+
+def test_a_process_of_another_container_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """The same host name, another space of process ids: no process has the number here."""
+    part = tmp_path / "work" / f".{2**22 + 1}.0123.{socket.gethostname()}-01234567"
+    part.mkdir(parents=True)
+    Store(tmp_path)
+    assert part.is_dir()
 
 
 @pytest.mark.parametrize("entries", [1, 3, 8])

@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,7 +47,9 @@ READ_BYTES = 1 << 20
 KEY_DIGITS = 32
 KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 AGAIN = "run `maven features` again"
-FOREIGN_AGE_S = 86_400.0  # a partial entry of another machine is taken for left over after a day
+FOREIGN_AGE_S = 86_400.0  # what another machine left is touched no more, and unlocked
+HELD = "held"  # the file by which a scratch folder is locked; a partial entry's is its sums
+MENDS = 5  # how often a damaged entry is made anew, where others do it too and all at once
 
 
 class StoreError(Exception):
@@ -100,15 +103,16 @@ class Store:
         part = _beside(place)
         try:
             _make_folder(part)
-            files = {f"{name}.npy": _write(part / f"{name}.npy", x) for name, x in arrays.items()}
-            assert set(arrays) == set(KINDS[kind]), (kind, tuple(arrays))
-            sums = {"kind": kind, "key": key, "files": files}
-            with (part / SUMS).open("wb") as file:
-                file.write(json.dumps(sums, indent=1).encode() + b"\n")
-                _to_disk(file)
-            _sync_folder(part)
+            with (part / SUMS).open("wb") as sums:
+                _lock(sums)
+                files = {f"{k}.npy": _write(part / f"{k}.npy", x) for k, x in arrays.items()}
+                assert set(arrays) == set(KINDS[kind]), (kind, tuple(arrays))
+                said = {"kind": kind, "key": key, "files": files}
+                sums.write(json.dumps(said, indent=1).encode() + b"\n")
+                _to_disk(sums)
+            sync(part)
             part.rename(place)
-            _sync_folder(place.parent)
+            sync(place.parent)
             self._sound.add(place)
         except OSError as error:
             if not place.is_dir():  # else another process has written it just now
@@ -153,18 +157,19 @@ class Store:
         """Return an entry's arrays; it is made where it is missing, and anew where it is damaged.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: it cannot be written, or is damaged again and again.
         """
-        if self.has(kind, key):
+        arrays: Mapping[str, npt.NDArray[Any]] | None = None
+        for _ in range(MENDS):
+            if not self.has(kind, key):
+                arrays = make() if arrays is None else arrays
+                self.put(kind, key, arrays)
             try:
                 return self.get(kind, key)
-            except DamagedError as error:
-                place = self._place(kind, key)
-                self.mended.append(f"{error.path}: damaged ({error.reason}); made anew")
-                self._remove(place)
+            except DamagedError:
+                self._remove_damaged(kind, key)
             except StoreError:  # another process has just removed it, to make it anew
                 pass
-        self.put(kind, key, make())
         return self.get(kind, key)
 
     @contextmanager
@@ -177,10 +182,13 @@ class Store:
         new, part = not self.folder.exists(), _beside(self.folder / "work" / "any")
         try:
             part.mkdir(parents=True)
+            held = (part / HELD).open("wb")
         except OSError as error:
             raise StoreError(not_written(part, error)) from error
         try:
-            yield part
+            with held:
+                _lock(held)
+                yield part
         finally:
             shutil.rmtree(part, ignore_errors=True)
             with suppress(OSError):  # others work there, or something was stored
@@ -188,14 +196,25 @@ class Store:
                 if new:
                     self.folder.rmdir()
 
-    def _remove(self, place: Path) -> None:
+    def _remove_damaged(self, kind: str, key: str) -> None:
+        """Remove an entry, if it still is damaged: another process may have made it anew."""
+        place = self._place(kind, key)
         part = _beside(place)
+        self._sound.discard(place)
+        try:
+            self.get(kind, key)
+            return
+        except DamagedError as error:
+            line = f"{error.path}: damaged ({error.reason}); made anew"
+        except StoreError:
+            return
         try:
             place.rename(part)  # so that nobody finds half of it
         except FileNotFoundError:
             return
         except OSError as error:
             raise StoreError(not_written(place, error)) from error
+        self.mended.append(line)
         shutil.rmtree(part, ignore_errors=True)
 
     def _place(self, kind: str, key: str) -> Path:
@@ -239,12 +258,6 @@ def _to_disk(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    with suppress(OSError):  # some network file systems refuse; they keep names on their own
-        sync(folder)
-
-
 def _make_folder(folder: Path) -> None:
     """Make a folder and those above it, each brought to the disk in the one that holds it."""
     missing = [folder]
@@ -253,24 +266,53 @@ def _make_folder(folder: Path) -> None:
     for each in reversed(missing):
         each.mkdir(exist_ok=each != folder)
         if each != folder:
-            _sync_folder(each.parent)
+            sync(each.parent)
 
 
 def _beside(place: Path) -> Path:
-    return place.with_name(f".{os.getpid()}.{uuid.uuid4().hex}.{socket.gethostname()}")
+    return place.with_name(f".{os.getpid()}.{uuid.uuid4().hex}.{_here()}")
+
+
+@cache
+def _here() -> str:
+    """Name where a process id means something: this machine since it started, this container."""
+    said = b""
+    with suppress(OSError):  # not Linux
+        boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+        said = boot.read_bytes() + bytes(space.readlink())
+    return f"{socket.gethostname()}-{hashlib.sha256(said).hexdigest()[:8]}"
 
 
 def _left_over(part: Path) -> bool:
-    """Tell whether nobody writes a partial entry, named `.<pid>.<random>.<host>`, any more."""
+    """Tell whether nobody uses a hidden folder, named `.<pid>.<random>.<where>`, any more."""
     pid, _, rest = part.name[1:].partition(".")
     try:
-        if rest.partition(".")[2] != socket.gethostname():
-            return time.time() - part.stat().st_mtime > FOREIGN_AGE_S
+        if rest.partition(".")[2] != _here():
+            return time.time() - part.stat().st_mtime > FOREIGN_AGE_S and not _locked(part)
         os.kill(int(pid), 0)
-    except (ProcessLookupError, FileNotFoundError, ValueError):
-        return True
-    except PermissionError:  # somebody else's, and alive
-        return False
+    except (OSError, ValueError) as error:  # others: somebody else's, and alive
+        return isinstance(error, (ProcessLookupError, FileNotFoundError, ValueError))
+    return False
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed, where the system can; say False where another holds it."""
+    if os.name == "posix":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # others: without locks, a folder's age decides alone
+            return not isinstance(error, BlockingIOError)
+    return True
+
+
+def _locked(part: Path) -> bool:
+    """Tell whether somebody, on whatever machine, has locked a hidden folder."""
+    for name in (SUMS, HELD):
+        with suppress(FileNotFoundError), (part / name).open("rb+") as file:
+            if not _lock(file):
+                return True
     return False
 
 

@@ -7,6 +7,7 @@ Either writes the same manifest.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from maven.encoders.base import fingerprint
 from maven.encoders.build import PAPER, EncoderSpec, build
 from maven.entries import AGAIN
 from maven.extractor import Extractor
-from maven.media import MediaError
+from maven.media import MediaError, media_hash
 from maven.store import ClipKeys, Manifest, Store, StoreError, read_manifest, write_manifest
 from maven.transcribe import Transcriber
 from maven.transcript import TranscriptError
@@ -26,6 +27,7 @@ from maven.transcript import TranscriptError
 Progress = Callable[[str, int, int], None]
 
 UNREADABLE = (MediaError, TranscriptError, CorpusError)  # what a video is left out for
+MOST_COMPARED = 5  # media files, to tell whether a corpus is the same under another name
 MOST_LINES = 5  # on damaged entries; more become one
 
 
@@ -133,10 +135,11 @@ def succession(store_folder: Path, name: str, root: Path, videos: Sequence[Video
     """Compare a corpus with the one whose manifest its own will replace.
 
     Returns:
-        A line where videos have gone from the corpus since.
+        A line where videos have gone from the corpus since, or it has another name.
 
     Raises:
-        StoreError: it is another corpus: the manifest would no longer list its videos.
+        StoreError: it is another corpus: the manifest would no longer list its videos, or would
+            list others of the same names.
     """
     path = Path(store_folder) / f"{name}.json"
     if not path.exists():
@@ -145,17 +148,37 @@ def succession(store_folder: Path, name: str, root: Path, videos: Sequence[Video
         before = read_manifest(store_folder, name)
     except StoreError as error:  # of an earlier maven, damaged, or changed by hand
         return [str(error).replace(AGAIN, "it will be replaced")]
+    another = f"give another corpus another store, or delete {path.name} to replace it"
     listed = {*(clip.name for clip in before.clips), *(video for video, _ in before.failed)}
     gone = sorted(listed - {video.name for video in videos})
-    if not gone:
+    if not gone and before.root == root.resolve().name:
         return []
+    if not gone and _same_media(before, videos) is False:
+        raise StoreError(
+            f"{root}: its videos have the names of those that {path} lists, of the corpus"
+            f" {before.root!r}, and other content; {another}"
+        )
+    if not gone:
+        return [f"{path}: listed the corpus {before.root!r}, which {root} takes the place of"]
     count = f"{len(gone)} of the {len(listed)} videos that {path} lists"
     if len(gone) == len(listed) or before.root != root.resolve().name:
         raise StoreError(
-            f"{root}: has not {count}, of the corpus {before.root!r}, {gone[0]} for one; give"
-            f" another corpus another store, or delete {path.name} to replace it"
+            f"{root}: has not {count}, of the corpus {before.root!r}, {gone[0]} for one; {another}"
         )
     return [f"{root}: has no longer {count}, {gone[0]} for one; they are left out"]
+
+
+def _same_media(before: Manifest, videos: Sequence[Video]) -> bool | None:
+    """Tell whether one of a few videos still has its media; None where none can be compared."""
+    hashes = {clip.name: clip.media_sha256 for clip in before.clips if clip.media_sha256}
+    both = [(v.media, hashes[v.name]) for v in videos if v.media is not None and v.name in hashes]
+    same = None
+    for path, sha256 in both[:MOST_COMPARED]:
+        with suppress(MediaError, OSError):  # said when it is extracted
+            same = media_hash(path) == sha256
+        if same:
+            break
+    return same
 
 
 def _named(video: Video, text: str) -> str:
@@ -186,10 +209,12 @@ def finish(
         done: the videos in their order, each with its keys, or with why it was left out.
 
     Raises:
-        StoreError: it cannot be written, or not one video could be read.
+        StoreError: it cannot be written, not one video could be read, or another corpus's manifest
+            has been written meanwhile.
     """
     from maven import __version__
 
+    done = list(done)
     clips, failed, settings = [], [], dict(about["settings"])
     for video, result in done:
         if isinstance(result, str):
@@ -203,6 +228,7 @@ def finish(
     if not clips:
         first = f": {': '.join(failed[0])}" if failed else ""
         raise StoreError(f"{root}: none of its {len(failed)} videos can be read{first}")
+    succession(store_folder, about["name"], root, [video for video, _ in done])
     manifest = Manifest(
         about["name"],
         dict(about["encoders"]),

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maven import media, speech
+from maven.container import size_bytes
 from maven.datasets.affwild2 import Video, read_labels
 from maven.datasets.frames import (
     Crops,
@@ -27,6 +28,7 @@ from maven.datasets.frames import (
     stretched,
 )
 from maven.encoders.base import CHUNK_S, encode_crops, encode_words
+from maven.entries import AGAIN
 from maven.faces import track
 from maven.faces.association import REACH, START_SCORE
 from maven.faces.crop import TEMPLATE_PX
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from maven.encoders.base import Encoders, VisualEncoder
 
 Image = npt.NDArray[np.uint8]
+Version = tuple[int, ...]  # of a file: size, times of its content and its inode, inode
 # What is being done to a video; called again and again while it is.
 Report = Callable[[str], None]
 
@@ -70,7 +73,7 @@ class Extractor:
         self._transcriber, self._asr = transcriber, asr
         self._speech = speech_settings()
         self._made_detector: CenterFace | None = None  # only where crops are missing
-        self._hashes: dict[Path, str] = {}
+        self._hashes: dict[Path, tuple[Version, str]] = {}
 
     @property
     def _detector(self) -> CenterFace:
@@ -95,7 +98,8 @@ class Extractor:
 
         Raises:
             StoreError: the store cannot be written.
-            MediaError, TranscriptError, CorpusError: something of it cannot be read.
+            MediaError, TranscriptError, CorpusError: something of it cannot be read, or changed
+                while it was read.
         """
         crops = crops_of(video)
         if video.media is None and not crops:
@@ -131,16 +135,34 @@ class Extractor:
         return ClipKeys(video.name, video.split, video.person, media_sha256, *keys, tuple(notes))
 
     def _entry(
-        self, kind: str, make: Callable[[], Mapping[str, npt.NDArray[Any]]], **settings: object
+        self,
+        kind: str,
+        make: Callable[[], Mapping[str, npt.NDArray[Any]]],
+        source: Path | None = None,
+        **settings: object,
     ) -> tuple[str, Arrays]:
-        """Return an entry's key and arrays; it is made where it is missing or damaged."""
+        """Return an entry's key and arrays; it is made where it is missing or damaged.
+
+        Raises:
+            MediaError: the media file `source` is not the one that was hashed for the key.
+        """
+
+        def made() -> Mapping[str, npt.NDArray[Any]]:
+            arrays = make()
+            if source is not None and version(source) != self._hashes[source][0]:
+                raise changed(source)
+            return arrays
+
         name = key(kind=kind, format=FORMAT, **settings)
-        return name, self._store.made(kind, name, make)
+        return name, self._store.made(kind, name, made)
 
     def _hash(self, path: Path) -> str:
-        if path not in self._hashes:
-            self._hashes[path] = media.media_hash(path)
-        return self._hashes[path]
+        now = version(path)
+        if self._hashes.get(path, (None,))[0] != now:
+            self._hashes[path] = now, media.media_hash(path)
+            if version(path) != now:
+                raise changed(path)
+        return self._hashes[path][1]
 
     def _labels(self, path: Path) -> tuple[str, int]:
         labels = read_labels(path)
@@ -158,18 +180,26 @@ class Extractor:
             times_s = stretched(held_s, max(held, least) if count is None else count)
             return {"frame_s": times_s, "held": np.array([held])}
 
-        return self._entry("frames", make, media=sha256, labels=count, crops=least)
+        return self._entry("frames", make, path, media=sha256, labels=count, crops=least)
 
     def _faces_in_crops(
         self, crops: Crops, frame_s: npt.NDArray[np.float64], report: Report
     ) -> str | None:
         encoder = self._encoders.visual
-        about = visual_settings(encoder) | {"crops": crops_hash(crops)}
+        given, sha256 = crops, crops_hash(crops)
+        about = visual_settings(encoder) | {"crops": sha256}
         if encoder.rate_hz is not None:
             wanted = worth(frame_s, encoder.rate_hz)
             crops = [(number, path) for number, path in crops if number in wanted]
             about["frames"] = hashlib.sha256(frame_s.tobytes()).hexdigest()
-        name, seen = self._entry("visual", lambda: encoded_crops(crops, encoder, report), **about)
+
+        def make() -> Arrays:
+            seen = encoded_crops(crops, encoder, report)
+            if crops_hash(given) != sha256:
+                raise changed(given[0][1].parent)
+            return seen
+
+        name, seen = self._entry("visual", make, **about)
         return name if len(seen["frames"]) else None
 
     def _faces_in_media(self, path: Path, sha256: str, person: str, report: Report) -> str | None:
@@ -186,7 +216,7 @@ class Extractor:
             return {"frames": face.encoded_rows + 1, "values": face.features}
 
         about = visual_settings(encoder) | self.detection() | {"media": sha256, "side": person}
-        name, seen = self._entry("visual", make, **about)
+        name, seen = self._entry("visual", make, path, **about)
         return name if len(seen["frames"]) else None
 
     def _voice(
@@ -205,7 +235,7 @@ class Extractor:
 
         about: dict[str, Any] = {"media": sha256, "encoder": encoder.fingerprint}
         about |= {"rate_hz": encoder.rate_hz, "context_s": encoder.context_s, "chunk_s": CHUNK_S}
-        name, heard = self._entry("audio", make, speech=self._speech, **about)
+        name, heard = self._entry("audio", make, path, speech=self._speech, **about)
         spans = [SpeechSpan(*bounds_s) for bounds_s in heard["spans_s"].tolist()]
         return (name if len(heard["times_s"]) else None), spans
 
@@ -213,11 +243,9 @@ class Extractor:
         self, path: Path, sha256: str, spans: Sequence[SpeechSpan], report: Report
     ) -> str | None:
         """Find the words, then encode them: another text encoder recognises nothing anew."""
-        file, encoder = beside(path), self._encoders.text
+        encoder, written = self._encoders.text, words_beside(path)
         about: dict[str, Any] = {"media": sha256, "asr": self._asr, "speech": self._speech}
-        if file is not None:
-            written = repr(read_transcript(file).words)
-            about["file"] = hashlib.sha256(written.encode()).hexdigest()
+        about |= {} if written is None else {"file": written}
 
         def find() -> Arrays:
             transcript, missing = self._transcriber.find(
@@ -225,10 +253,12 @@ class Extractor:
             )
             if missing and self._asr == "auto":
                 raise _NoRecogniserError  # it may be there the next time
+            if words_beside(path) != written:
+                raise MediaError(f"{path}: its transcript changed while it was read; {AGAIN}")
             return words_arrays(transcript.words)
 
         try:
-            source, said = self._entry("transcript", find, **about)
+            source, said = self._entry("transcript", find, path, **about)
         except _NoRecogniserError:
             return None
         if not len(said["texts"]):
@@ -238,6 +268,34 @@ class Extractor:
             return {**said, "vectors": encode_words(said["texts"].tolist(), encoder)}
 
         return self._entry("words", make, transcript=source, encoder=encoder.fingerprint)[0]
+
+
+def version(path: Path) -> Version:
+    """Tell cheaply whether a file's content may have changed.
+
+    Raises:
+        MediaError: it is missing, not a file, or empty.
+    """
+    size_bytes(path)
+    is_now = path.stat()
+    return is_now.st_size, is_now.st_mtime_ns, is_now.st_ctime_ns, is_now.st_ino
+
+
+def changed(path: Path) -> MediaError:
+    """Say that what was read is not what was hashed."""
+    return MediaError(f"{path}: changed while it was read; {AGAIN}")
+
+
+def words_beside(path: Path) -> str | None:
+    """Hash the words of the transcript file beside a media file; None without one.
+
+    Raises:
+        TranscriptError: it cannot be read.
+    """
+    file = beside(path)
+    if file is None:
+        return None
+    return hashlib.sha256(repr(read_transcript(file).words).encode()).hexdigest()
 
 
 def speech_settings() -> dict[str, Any]:

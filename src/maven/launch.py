@@ -21,8 +21,8 @@ def launch(config: TrainConfig) -> Fabric:
     """Set up device, precision and, under torchrun, this process's place among the others.
 
     Raises:
-        TrainError: what training needs is not installed, or the machines have different numbers
-            of processes.
+        TrainError: what training needs is not installed, the machines have different numbers of
+            processes, or several processes were not started by torchrun.
         ModelError: no such device.
     """
     for needed in ("lightning_fabric", "tensorboardX"):
@@ -36,6 +36,11 @@ def launch(config: TrainConfig) -> Fabric:
     devices: list[int] | int = [int(index)] if index else 1
     nodes, strategy = 1, "auto"
     if (world := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        if "LOCAL_WORLD_SIZE" not in os.environ:
+            raise TrainError(
+                f"WORLD_SIZE is {world}, LOCAL_WORLD_SIZE is not set; accepted: several processes"
+                " as torchrun starts them, or no WORLD_SIZE"
+            )
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes, strategy = int(os.environ.get("GROUP_WORLD_SIZE", world // devices)), "ddp"
         if nodes * devices != world:
@@ -62,7 +67,7 @@ def agree(fabric: Fabric, **facts: str) -> None:
         facts: what has to be equal everywhere, by what it is called.
 
     Raises:
-        TrainError: in the processes that differ from the first, and in that one.
+        TrainError: in all processes alike, where one differs from the first: nobody is waited for.
     """
     if fabric.world_size == 1:
         return

@@ -275,14 +275,16 @@ def run_training(
     data = {"manifest": manifest.name, "sha256": manifest.sha256, "clips": names}
     data["encoders"] = manifest.encoders
     run = Run(folder, *encoders_of(manifest))
-    if resume and run.environment()["data"] != data:
-        raise TrainError(f"{folder}: its features have changed since it began; begin a new run")
+    begun = run.environment()["data"] if resume else data
     agree(
         fabric,
         features=json.dumps(data),
         settings=json.dumps({**resolved, "features": None}, default=str),
+        run=json.dumps(begun),
         checkpoint=str(run.progress().epoch),
     )
+    if begun != data:  # in all processes alike, as they agree: none waits for another
+        raise TrainError(f"{folder}: its features have changed since it began; begin a new run")
     if not resume and fabric.is_global_zero:
         run.begin(resolved, environment(settings.seed, fabric.world_size, data))
     torch.manual_seed(settings.seed)

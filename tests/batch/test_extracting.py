@@ -156,7 +156,9 @@ class Answers:
 def answered(pristine: Path, store: Path, record: dict[str, Any], state: str) -> Manifest:
     @contextmanager
     def engine_for(work: Path) -> Iterator[Any]:
+        os.utime(work, (0, 0))
         yield Answers(record, state)
+        assert time.time() - work.stat().st_mtime < 60  # touched, so that nobody takes it for old
 
     return extract_by(engine_for, pristine / "corpus", store)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,8 @@ def extract_by(
         for attempt in range(1, ATTEMPTS + 1):
             again: set[str] = set()
             for outcome in engine.run(task_of(video) for video in waiting):
+                with contextlib.suppress(OSError):  # as a sign of life, for want of locks
+                    os.utime(work)
                 record = outcome["record"] or {}
                 if "store" in record:
                     raise StoreError(record["store"])
