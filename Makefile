@@ -25,7 +25,7 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/all.py --quick -o bench-out
 
 soak: $(VENV)/.test
-	$(BIN)/python tools/soak.py -o soak-out
+	$(BIN)/python tools/soak.py -o soak-out --into docs/reliability.md
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)

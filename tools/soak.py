@@ -1,10 +1,10 @@
 """Long trials of what must never go wrong: kills, lost nodes, hostile files, damage, odd texts.
 
-    python tools/soak.py -o soak-out [--clips FOLDER] [--parts kills,nodes] [--seed 0]
+    python tools/soak.py -o soak-out [--clips FOLDER] [--parts kills,nodes] [--into PAGE.md]
 
-prints, and writes into soak-out/report.md, one table a part. `make soak` runs all of it, in about
-an hour on two cores; docs/reliability.md holds its last report. Exit code 1 where anything is not
-as asked.
+prints a table a part; with --into, it takes the place of the table of that part in a page. `make
+soak` runs all of it and puts it into docs/reliability.md. Exit code 1 where anything is not as
+asked.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from soak_nodes import nodes
 
 from maven.files import whole
 from soak_batch import Found, fresh, make_clips, shown
 from soak_faults import faults
 from soak_hostile import hostile
 from soak_kills import kills
+from soak_nodes import nodes
 
 REPOSITORY = Path(__file__).parent.parent
 CLIPS = REPOSITORY.parent / "shared" / "data" / "clips"
@@ -42,6 +41,7 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, default=_clips(), help="real ones; else the demo's")
     parser.add_argument("--parts", default="kills,nodes,faults,hostile,texts,tests")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="a page with a place for it")
     parser.add_argument("--keep", action="store_true", help="do not remove what was made")
     options = parser.parse_args()
     work: Path = fresh(options.out / "work")
@@ -64,7 +64,7 @@ def main() -> None:
     wanted = options.parts.split(",")
     if unknown := set(wanted) - set(parts):
         parser.error(f"--parts: got {', '.join(unknown)}; accepted: {', '.join(parts)}")
-    report, good = [f"{_machine()}; seed {seed}."], True
+    good = True
     for name in wanted:
         title, part = parts[name]
         began_s = time.monotonic()
@@ -72,10 +72,10 @@ def main() -> None:
         good &= all(line.good for line in found)
         minutes = (time.monotonic() - began_s) / 60
         table = f"| what | came | as asked |\n|---|---|---|\n{shown(found)}"
-        report.append(f"### {title} ({minutes:.1f} min)\n\n{table}")
-        print(f"\n{report[-1]}", flush=True)
-        with whole(options.out / "report.md") as target:
-            target.write_text("\n\n".join(report) + "\n", encoding="utf-8")
+        section = f"### {title}\n\n{_when(minutes)}; seed {seed}.\n\n{table}\n"
+        print(f"\n{section}", flush=True)
+        if options.into is not None:
+            put(section, options.into, [title for title, _ in parts.values()])
     if not options.keep:
         shutil.rmtree(work)
     sys.exit(0 if good else 1)
@@ -86,11 +86,28 @@ def _clips() -> Path:
     return Path(data) / "clips" if data else CLIPS
 
 
-def _machine() -> str:
+def put(section: str, page: Path, titles: Sequence[str]) -> None:
+    """Put a part's table between the marks of a page, in the place of the one that was there."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- soak -->\n")
+    held, end, after = rest.partition("<!-- end -->")
+    if not begin or not end:
+        raise ValueError(f"{page}: has no place for a report, <!-- soak --> to <!-- end -->")
+    sections = {text.partition("\n")[0]: f"### {text}" for text in held.split("### ")[1:]}
+    sections[section[4:].partition("\n")[0]] = section + "\n"
+    ordered = "".join(sections[title] for title in titles if title in sections)
+    with whole(page) as part:
+        part.write_text(f"{before}{begin}{ordered}{end}{after}", encoding="utf-8")
+
+
+def _when(minutes: float) -> str:
+    """Say when, on what, and of which state of the repository."""
     sys.path.insert(0, str(REPOSITORY / "bench"))
     from machine import describe
 
-    return describe()
+    line = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    return f"{day}, {minutes:.1f} minutes, {commit.stdout.strip()}; {describe()}"
 
 
 def _texts(seed: int) -> list[Found]:

@@ -134,10 +134,12 @@ class Judge:
     def offence(self, access: Access) -> str | None:
         """Say what is wrong with an access; None where nothing is."""
         path = os.path.normpath(os.path.join(self._folder, access.path))  # noqa: PTH118
-        real = os.path.realpath(path) if not access.looks else path
+        if access.looks:  # so that a link is refused, where it leads has to be looked at
+            return None
+        real = os.path.realpath(path)
         if _within(path, self._secrets) or _within(real, self._secrets):
             return f"{access.call} of a secret: {path!a}"
-        if access.looks or _within(path, self._outputs):
+        if _within(path, self._outputs):
             return None
         if access.writes:
             allowed = path in WRITABLE or OWN_WRITABLE.fullmatch(path)
