@@ -1,13 +1,14 @@
 """`maven batch` from beginning to end: engines and numbers of workers side by side in one run.
 
 python bench/batch.py [CLIP ...] [--clips 60] [--seconds 10] [--rows 100000] [--runs 3]
-    [--configurations local-1 local-2 ray-2] [--json FILE]
+    [--configurations local-1 local-2 ray-2] [--json FILE] [--into docs/scale.md]
 
 CLIPS are files or folders (without them, the folder of real clips). Pieces of `--seconds` are cut
 from them, packets copied, as many as `--clips`. Each configuration is an engine and its number of
 workers of one thread; in each round all of them run, one after the other. Start-up is what the same
 command takes for as many one-frame clips as it has workers. Then: a finished batch again, and a dry
-run over a manifest whose rows name small files, hard links.
+run over a manifest whose rows name small files, hard links. `--into` puts what is printed into a
+page, between `<!-- measured by bench/batch.py: maven batch -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -307,6 +308,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="least length of a piece")
     parser.add_argument("--rows", type=int, default=100_000, help="of the dry run; 0: none")
     parser.add_argument("--configurations", nargs="+", default=CONFIGURATIONS, metavar="NAME")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="put the table into this page")
     given = parser.parse_args()
     machine.PACKAGES = (*machine.PACKAGES, "pyarrow", "ray")
     report = Report("maven batch", given.json)
@@ -325,6 +327,8 @@ def main() -> None:
         if given.rows:
             one_frame(made[0].path, folder / "small.mp4")
             dry_run(report, folder, folder / "small.mp4", given.rows)
+    if given.into:
+        report.put_into(given.into)
     report.close()
 
 

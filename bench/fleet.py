@@ -57,7 +57,8 @@ class Load:
         hangs: share of files that hang and are stopped, twice.
         crashes: share of files that end their worker, at any moment of their work, twice.
         hang_s: until a worker that says nothing is ended.
-        largest_first: the longest files are begun first (where files are no more than `SIMULATED`).
+        largest_first: the longest files are begun first, as `maven batch` does; else in the order
+            in which they are drawn.
     """
 
     hours: float
@@ -68,7 +69,7 @@ class Load:
     hangs: float = 0.0
     crashes: float = 0.0
     hang_s: float = 120.0
-    largest_first: bool = False
+    largest_first: bool = True
 
     @property
     def files(self) -> int:
@@ -199,7 +200,7 @@ def play(costs: Costs, fleet: Fleet, load: Load, files: int, seed: int, lengths_
     Args:
         lengths_s: of its files, or of as many of them as are to be played through.
     """
-    if load.largest_first and files == len(lengths_s):
+    if load.largest_first:
         lengths_s = -np.sort(-lengths_s)
     luck = random.Random(seed)
     losses = _Losses(fleet, luck)
@@ -211,6 +212,8 @@ def play(costs: Costs, fleet: Fleet, load: Load, files: int, seed: int, lengths_
         again = np.array(first.again)
         more = round(len(again) * files / len(lengths_s))
         again = np.resize(again, min(more, SIMULATED))
+        if load.largest_first:
+            again.sort()  # they are numbered from the longest on
         rest = [fates[k] for k in again]
         passes.append(
             _play(costs, fleet, load, lengths_s[again], rest, first.end_s, more, losses, luck)
@@ -286,7 +289,7 @@ def _play(
     reading = [begin_s] * places
     waiting = list(enumerate(lengths_s.tolist()))[::-1]
     lost: list[tuple[float, int, float]] = []  # (from when, number, length)
-    ends_s = []
+    begins_s, ends_s = [], []
     useful_s = wasted_s = read_all_s = 0.0
     again: list[int] = []
     while waiting or lost:
@@ -323,20 +326,26 @@ def _play(
         else:
             wasted_s += read_s + work_s + restart_s
             again.append(number)
+        begins_s.append(now_s)
         ends_s.append(end_s)
         heapq.heapreplace(free, (end_s + restart_s, worker))
+    # Of all of them, as if they were many: nobody waits for the last one's end, or for the first's.
+    worked_s = sum(until_s for until_s, _ in free) / len(free) - begin_s
+    behind_s = np.sort(begins_s) - begin_s + np.arange(len(begins_s), 0, -1) * costs.commit_s
+    pace_s = max(worked_s, float(behind_s.max()))
     return _committed(
         np.sort(ends_s),
         costs.commit_s,
         files,
+        pace_s,
         _Pass(0.0, useful_s, wasted_s, read_all_s, 0.0, tuple(again)),
     )
 
 
-def _committed(ends_s: Floats, commit_s: float, files: int, played: _Pass) -> _Pass:
+def _committed(ends_s: Floats, commit_s: float, files: int, pace_s: float, played: _Pass) -> _Pass:
     """Commit one by one, in the order of their ends; add the files that were not played through.
 
-    Those take as long as the middle of the played ones took, of which there are `SIMULATED`.
+    Each that was played stands for as many of its length, which take `pace_s` each time.
     """
     numbers = np.arange(len(ends_s))
     begins_s = np.maximum.accumulate(ends_s - numbers * commit_s) + numbers * commit_s
@@ -344,9 +353,7 @@ def _committed(ends_s: Floats, commit_s: float, files: int, played: _Pass) -> _P
     times = files / len(ends_s)
     end_s = float(done_s[-1])
     if times > 1:
-        low, high = (int(q * (len(done_s) - 1)) for q in (0.2, 0.8))
-        pace_s = (done_s[high] - done_s[low]) / (high - low)
-        end_s += (files - len(ends_s)) * float(pace_s)
+        end_s += (times - 1) * pace_s
     return replace(
         played,
         end_s=end_s,

@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,27 +38,50 @@ class Report:
     def __init__(self, title: str, path: Path | None) -> None:
         self._path = path
         self._content: dict[str, Any] = {"title": title, "machine": describe(), "tables": {}}
+        self._title, self._said = title, ""
         print(f"## {title}\n\n{describe()}", flush=True)
 
     def table(self, name: str, columns: Sequence[str]) -> None:
         """Begin a table."""
         self._rows = self._content["tables"].setdefault(name, [])
-        print(f"\n{name}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+        self._print(f"\n{name}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
 
     def row(self, cells: Sequence[object], **figures: Any) -> None:
         """Print a row of the table; the figures, unrounded, go into the record."""
-        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+        self._print(f"| {' | '.join(map(str, cells))} |")
         self._rows.append(figures)
 
     def say(self, text: str, **figures: Any) -> None:
         """Print a line below the table."""
-        print(f"\n{text}", flush=True)
+        self._print(f"\n{text}")
         self._content.update(figures)
+
+    def put_into(self, page: Path) -> None:
+        """Put all that was printed into a page, between its mark `TITLE` and the mark's end."""
+        put_into(page, {self._title: self._said.strip()})
 
     def close(self) -> None:
         """Write the record."""
         if self._path is not None:
             self._path.write_text(json.dumps(self._content, indent=1) + "\n")
+
+    def _print(self, text: str) -> None:
+        print(text, flush=True)
+        self._said += f"{text}\n"
+
+
+def put_into(page: Path, texts: Mapping[str, str]) -> None:
+    """Put texts into a page, each between `<!-- measured by PROGRAM: NAME -->` and `<!-- end -->`.
+
+    What has no such marks in the page is left out; what else stands there stays as it is.
+    """
+    whole = page.read_text(encoding="utf-8")
+    for name, text in texts.items():
+        parts = re.compile(
+            rf"(<!-- measured by \S+: {re.escape(name)} -->)\n.*?(?=<!-- end -->)", re.DOTALL
+        )
+        whole = parts.sub(lambda found, text=text: f"{found[1]}\n\n{text}\n\n", whole)
+    page.write_text(whole, encoding="utf-8")
 
 
 def arguments(description: str, *, runs: int = 3) -> argparse.ArgumentParser:

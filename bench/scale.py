@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from typing import Any
 import costs
 from fleet import HOUR_S, Costs, Fleet, Load, Run, simulate
 from foretell import foretell
-from machine import DATA, Report, arguments
+from machine import DATA, Report, arguments, put_into
 
 HOURS = (1e3, 1e5, 1e7)
 BATCHES = {f"{hours:,.0f} h": Load(hours) for hours in HOURS}  # files of 20 minutes
@@ -62,13 +61,7 @@ class Tables(Report):
 
     def put_into(self, page: Path) -> None:
         """Put the tables where a page names them; those of other runs stay as they are."""
-        text = page.read_text(encoding="utf-8")
-        for name, lines in self._lines.items():
-            mark = re.escape(f"<!-- measured by bench/scale.py: {name} -->")
-            made = "\n".join(lines)
-            text = re.sub(rf"({mark})\n.*?(?=<!-- end -->)", rf"\1\n\n{made}\n\n", text,
-                          flags=re.DOTALL)  # fmt: skip
-        page.write_text(text, encoding="utf-8")
+        put_into(page, {name: "\n".join(lines) for name, lines in self._lines.items()})
 
 
 def measure(runs: int, files: int, rows: int, device: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,8 @@ def test_a_slow_storage_bounds_the_pace(bench: SimpleNamespace, connections: int
 
 def test_throughput_keeps_within_the_bounds_of_closed_networks(bench: SimpleNamespace) -> None:
     """N workers at one storage: X <= min(N / (Z + D), 1 / D), >= N / (Z + N D)."""
-    given, costs = load(bench, 20_000, bits_s=8e5), bench.Costs(0.1)
+    given = load(bench, 20_000, bits_s=8e5, largest_first=False)
+    costs = bench.Costs(0.1)
     lengths_s = np.random.default_rng(0).exponential(100.0, 20_000)
     think_s, read_s = lengths_s.mean() * 0.1, lengths_s.mean() * 1e5 / 1e8
     for workers in (2, 20, 100, 300):
@@ -122,8 +124,8 @@ def test_outcomes_wait_for_the_parent_as_in_an_m_d_1_queue(
     commit_s = share * mean_s / workers
     lengths_s = np.random.default_rng(1).exponential(mean_s, files)
     run = bench.play(
-        bench.Costs(1.0, commit_s=commit_s), bench.Fleet(workers), load(bench, files, mean_s),
-        files, 0, lengths_s,
+        bench.Costs(1.0, commit_s=commit_s), bench.Fleet(workers),
+        load(bench, files, mean_s, largest_first=False), files, 0, lengths_s,
     )  # fmt: skip
     expected_s = share * commit_s / (2 * (1 - share))
     assert run.commit_wait_s == pytest.approx(expected_s, rel=0.1)
@@ -141,6 +143,23 @@ def test_the_smaller_fleet_stands_for_the_large_one(bench: SimpleNamespace) -> N
     assert small.wall_s == pytest.approx(whole.wall_s, rel=0.03)
     assert small.efficiency == pytest.approx(whole.efficiency, rel=0.03)
     assert small.storage == pytest.approx(whole.storage, rel=0.05)
+
+
+@pytest.mark.parametrize("largest_first", [True, False])
+@pytest.mark.parametrize("limit", ["cores", "commits", "storage"])
+def test_those_played_stand_for_those_that_are_not(
+    bench: SimpleNamespace, limit: str, largest_first: bool
+) -> None:
+    costs = bench.Costs(0.15, 0.05, 0.01, 2.0, commit_s=0.2 if limit == "commits" else 0.0)
+    bytes_s = 1e8 if limit == "storage" else 1e10
+    fleet = bench.Fleet(150, storage_bytes_s=bytes_s, connection_bytes_s=1e8)
+    given = load(bench, 80_000, bits_s=8e6, hangs=1e-3, largest_first=largest_first)
+    whole, part = (
+        bench.play(costs, fleet, given, 80_000, 0, given.lengths_s(count, seed=0))
+        for count in (80_000, 10_000)
+    )
+    assert part.wall_s == pytest.approx(whole.wall_s, rel=0.01)
+    assert part.efficiency == pytest.approx(whole.efficiency, rel=0.01)
 
 
 def test_files_beyond_those_played_go_on_at_their_pace(bench: SimpleNamespace) -> None:
@@ -197,6 +216,27 @@ def test_longest_files_first_shorten_the_end(bench: SimpleNamespace) -> None:
     )
     assert sorted_.wall_s < by_chance.wall_s
     assert sorted_.useful_s == pytest.approx(by_chance.useful_s)
+    assert bench.simulate(costs, fleet, given) == sorted_  # as the command does it
+
+
+def test_the_longest_first_keep_within_the_bound_of_graham(bench: SimpleNamespace) -> None:
+    """Longest first takes at most 4/3 - 1/(3 m) of the best, which is no less than either bound."""
+    given = load(bench, 120, sigma=1.2)
+    lengths_s = given.lengths_s(120, seed=5)
+    for workers in (3, 10, 30, 60):
+        run = bench.play(bench.Costs(1.0), bench.Fleet(workers), given, 120, 0, lengths_s)
+        best_s = max(lengths_s.sum() / workers, lengths_s.max())
+        assert best_s <= run.wall_s * (1 + 1e-9)
+        assert run.wall_s <= best_s * (4 / 3 - 1 / (3 * workers)) * (1 + 1e-9)
+
+
+def test_the_second_pass_begins_with_the_longest_too(bench: SimpleNamespace) -> None:
+    """All crash: both passes take the same lengths in the same order, on one worker or on many."""
+    given = load(bench, 300, hangs=1.0, hang_s=50.0, bits_s=8e6)
+    fleet = bench.Fleet(300, connection_bytes_s=1e8)
+    lengths_s = given.lengths_s(300, seed=1)
+    run = bench.play(bench.Costs(0.1), fleet, given, 300, 0, lengths_s)
+    assert run.wall_s == pytest.approx(2 * (50 + lengths_s.max() / 100))
 
 
 def test_parents_share_files_workers_and_storage(bench: SimpleNamespace) -> None:
@@ -259,6 +299,31 @@ def test_the_command_prints_draws_and_fills_a_page(
     assert text.endswith("11 PB | 22 PB | 108 TB | 72 TB | 60 GB |\n\n<!-- end -->\nAfter")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert json.loads(record.read_text())["measured"] == measured()
+
+
+def test_a_report_goes_into_its_place_of_a_page(
+    programs: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("1\n<!-- measured by bench/batch.py: maven batch -->\nold\n<!-- end -->\n2\n")
+    report = programs.machine.Report("maven batch", None)
+    report.table(r"60 clips, \1 s", ("engine", "time, s"))
+    report.row(("local-1", 3.5), seconds=3.5)
+    report.say("That is all.")
+    for _ in range(2):  # the second time in the place of the first
+        report.put_into(page)
+    lines = page.read_text().splitlines()
+    table = ["60 clips, \\1 s", "", "| engine | time, s |", "|---|---|", "| local-1 | 3.5 |"]
+    mark = "<!-- measured by bench/batch.py: maven batch -->"
+    assert lines == ["1", mark, "", *table, "", "That is all.", "", "<!-- end -->", "2"]
+    assert "\n".join(table) in capsys.readouterr().out
+
+
+def test_the_page_has_a_place_for_what_both_programs_print(programs: SimpleNamespace) -> None:
+    page = (Path(programs.batch.__file__).parents[1] / "docs" / "scale.md").read_text()
+    assert "<!-- measured by bench/batch.py: maven batch -->" in page
+    for way in programs.scale.WAYS:
+        assert re.search(rf"<!-- measured by bench/scale.py: [^>]*{way} -->", page)
 
 
 def test_pieces_are_long_enough_and_begin_at_zero(
