@@ -129,6 +129,7 @@ ORDER = (
     "batch/local",
     "batch/feed",
     "batch/seat",
+    "batch/connection",
     "batch/driver",
     "batch/cluster",
     "render/batch_dial",

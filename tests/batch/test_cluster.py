@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,10 @@ def listening(pids: list[int]) -> list[str]:
     """Addresses (hexadecimal, as the kernel writes them) on which processes listen (Linux)."""
     sockets = set()
     for pid in pids:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            target = entry.readlink().as_posix() if entry.is_symlink() else ""
-            sockets.add(target.removeprefix("socket:[").removesuffix("]"))
+        with suppress(FileNotFoundError):  # it has ended
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                target = entry.readlink().as_posix() if entry.is_symlink() else ""
+                sockets.add(target.removeprefix("socket:[").removesuffix("]"))
     found = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -104,6 +106,8 @@ def test_on_one_machine(tmp_path: Path) -> None:
         assert len(set(pinned)) == len(pinned)
 
         assert engine._process is not None
+        driver = Path(f"/proc/{engine._process.pid}/cwd").readlink()
+        assert driver.parent == tmp_path  # where nobody else's modules lie
         started = family(engine._process.pid)
         assert len(started) > 5
         addresses = listening(started)

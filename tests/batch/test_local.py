@@ -14,7 +14,16 @@ import pytest
 import odd_jobs
 from maven.batch import local
 from maven.batch.attendant import Limits, WorkerError
-from maven.batch.local import AHEAD, Local, cores, default_workers, free_bytes, groups, idlest
+from maven.batch.local import (
+    AHEAD,
+    Local,
+    cores,
+    cores_allowed,
+    default_workers,
+    free_bytes,
+    groups,
+    idlest,
+)
 from odd_jobs import KIND
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
@@ -134,10 +143,70 @@ def test_there_are_as_many_workers_as_memory_and_processors_allow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mini, large = {"model": "mini"}, {"model": "owner/name"}
-    for free, workers in ((None, (64, 64)), (10 * 2**30, (10, 1)), (2**20, (1, 1))):
+    monkeypatch.setattr(local, "cores_allowed", lambda: None)
+    for free, workers in ((None, (64, 64)), (10 * 2**30, (13, 1)), (2**20, (1, 1))):
         monkeypatch.setattr(local, "free_bytes", lambda free=free: free)
         assert (default_workers(mini, 64), default_workers(large, 64)) == workers
     assert default_workers({**mini, "device": "cuda"}, 64) == 1
+    monkeypatch.setattr(local, "free_bytes", lambda: None)
+    for allowed, workers in ((0.5, 1), (3.5, 3), (100.0, 64)):
+        monkeypatch.setattr(local, "cores_allowed", lambda allowed=allowed: allowed)
+        assert default_workers(mini, 64) == workers
+        assert default_workers({**mini, "threads": 4}, 16) == max(min(workers // 4, 16), 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores_n", "bytes_n"),
+    [
+        (
+            {
+                "cpu.max": "150000 100000\n",
+                "memory.max": "3000000\n",
+                "memory.current": "2900000\n",
+                "memory.stat": "anon 5\nfile 9\ninactive_file 900000\nactive_file 7\n",
+            },
+            1.5,
+            1_000_000,
+        ),
+        (
+            {
+                "cpu/cpu.cfs_quota_us": "400000",
+                "cpu/cpu.cfs_period_us": "100000",
+                "memory/memory.limit_in_bytes": "3000000",
+                "memory/memory.usage_in_bytes": "2900000",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 900000\n",
+            },
+            4.0,
+            1_000_000,
+        ),
+        ({"cpu.max": "max 100000", "memory.max": "max", "memory.current": "5"}, None, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None, None),
+    ],
+)
+def test_the_limits_of_a_container_are_seen(
+    files: dict[str, str],
+    cores_n: float | None,
+    bytes_n: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(local, "CGROUPS", tmp_path)
+    assert cores_allowed() == cores_n
+    free = free_bytes()
+    assert free is not None
+    assert free == bytes_n if bytes_n else free > 2**20
+
+
+def test_a_gpu_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = {"kind": "analyse", "model": "mini", "device": "auto", "runtime": "auto"}
+    monkeypatch.setattr(local, "free_bytes", lambda: None)
+    for gpu, torch_workers in ((True, 1), (False, 64)):
+        monkeypatch.setattr(local, "_has_gpu", lambda gpu=gpu: gpu)
+        assert default_workers(auto, 64) == 64  # mini's graphs run on the processor
+        assert default_workers({**auto, "runtime": "torch"}, 64) == torch_workers
 
 
 def test_free_memory_is_read() -> None:

@@ -63,6 +63,28 @@ def test_a_row_becomes_an_outcome_with_content(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_seat_cannot_do_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seat, "TROUBLED_S", 0.0)
+    place = Place({"kind": "plain_job:prepare"}, Limits(), str(tmp_path), this_machine())
+    row = {"task": json.dumps({"id": "a", "path": "b.mp4"})}
+
+    def raising(error: Exception) -> dict[str, Any]:
+        def raises(*_: Any) -> Any:
+            raise error
+
+        one = Seat(place)
+        monkeypatch.setattr(one, "_attended", raises)
+        message: dict[str, Any] = json.loads(one(row)["message"])
+        return message
+
+    full = raising(OSError(28, "No space left on device"))
+    assert full.pop("seat")
+    assert full == {"unfit": "[Errno 28] No space left on device", "id": "a"}
+    unforeseen = raising(RuntimeError("can't start\nnew thread"))["outcome"]
+    assert (unforeseen["id"], unforeseen["state"], unforeseen["again"]) == ("a", "failed", True)
+    assert unforeseen["error"] == "b.mp4: RuntimeError: can't start new thread"
+
+
 def test_a_file_that_is_only_elsewhere_is_said_to_be(tmp_path: Path) -> None:
     place = Place({"kind": "plain_job:prepare"}, Limits(), str(tmp_path), "another machine")
     one = Seat(place)

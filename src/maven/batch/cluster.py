@@ -138,7 +138,8 @@ class Cluster:
         with (folder / LOG).open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", DRIVER],
-                env=os.environ | {"PYTHONSAFEPATH": "1"},
+                cwd=folder,  # which Python 3.10 looks for modules in, whatever is said here
+                env=os.environ | {"PYTHONSAFEPATH": "1"} | _python_path(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -175,6 +176,12 @@ class Cluster:
             if lines:
                 return lines[-1][:300]
         return "it said nothing"
+
+
+def _python_path() -> dict[str, str]:
+    """Say where modules are as it is meant here, for a process in another folder."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {"PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in paths if path)}
 
 
 def _for_sockets(folder: Path) -> Path:

@@ -11,28 +11,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
-import socket
 import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from maven.batch.attendant import WorkerError
+from maven.batch.connection import capacity, connected, needs
 from maven.batch.feed import feed_class, source_class
-from maven.batch.local import LARGE_NEEDED_BYTES, NEEDED_BYTES, cores, default_workers, groups
-from maven.batch.seat import ABOUT, Place, Seat, packed, this_machine
-from maven.batch.worker import Limits
+from maven.batch.seat import ABOUT, Place, Seat, failed
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-REACHED_WITHIN_S = 10.0
 SHUT_DOWN_WITHIN_S, TIDIED_WITHIN_S = 8.0, 5.0
 FAILURES = 3  # of the stream, one after the other without an outcome between
-LEAST_STORE_BYTES, STORE_BYTES_PER_WORKER = 128 * 2**20, 32 * 2**20  # results on their way
+RETURNS = 2  # of a task, by seats that cannot work
+WATCHED_EVERY_S = 3.0
+ALONE_S = 60.0  # without a node that can hold a seat: none is awaited any more
+SILENT_S = 1800.0  # without an outcome: a dataset may have lost rows, the next one takes them
 
 
 def main() -> None:
@@ -45,7 +43,7 @@ def main() -> None:
     hearing = threading.Thread(target=_hear, args=(stream, opening["folders"]), daemon=True)
     hearing.start()
     try:
-        stream.serve(*connected(opening))
+        stream.serve(*connected(opening, voice.say))
     except WorkerError as error:
         voice.say(unfit=" ".join(str(error).split()))
     except Exception as error:  # at the end too, when Ray is gone already
@@ -80,170 +78,13 @@ class Voice:
     """Standard output, spoken into whole messages at a time."""
 
     def __init__(self, out: Any) -> None:
-        self._out = out
+        self._out, self._speaking = out, threading.Lock()
 
     def say(self, content: bytes = b"", **message: Any) -> None:
         """Tell the parent something; nothing where it has gone."""
-        with contextlib.suppress(BrokenPipeError):
+        with self._speaking, contextlib.suppress(BrokenPipeError):
             self._out.write(json.dumps(message).encode() + b"\n" + content)
             self._out.flush()
-
-
-def connected(opening: dict[str, Any]) -> tuple[Place, dict[str, float]]:
-    """Connect with a Ray cluster, or with one started for this.
-
-    Returns:
-        What seats are told; the resources of a seat.
-
-    Raises:
-        WorkerError: no Ray, no such cluster, or none of its nodes is large enough.
-    """
-    job, address, (work, temporary) = opening["job"], opening["address"], opening["folders"]
-    limits = Limits(**opening["limits"])
-    threads = job.get("threads") or 1
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
-    if address is None:
-        os.environ |= _own_environment()
-    else:
-        check_address(address)
-    with _explained("Ray cannot be used"):
-        import ray
-    if address is None:
-        _start(temporary, job, threads, opening["workers"])
-    else:
-        _join(address)
-    gpu = _wants_gpu(job, ray.cluster_resources())
-    resources = {"num_cpus": float(threads), "num_gpus": float(gpu)}
-    resources["memory"] = float(needed_bytes(job))
-    if address is not None:
-        _check_nodes(resources)
-    place = Place(job, limits, work, this_machine())
-    folder = Path(job.get("model") or "")
-    if address is not None and job.get("model") and folder.is_dir():
-        content, content_hash = packed(folder)
-        model = ray.put(content)
-        place = Place(job, limits, work, place.machine, model, content_hash)
-    return place, resources
-
-
-def _own_environment() -> dict[str, str]:
-    """Settings of a cluster that only this batch uses: no chatter, loopback only, a token."""
-    return {
-        # The name is about other systems; off, it keeps every socket of Ray on 127.0.0.1.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",  # others on this machine could run code in it otherwise
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_memory_monitor_refresh_ms": "0",  # workers have limits of their own
-        "RAY_prestart_worker_first_driver": "0",
-        "RAY_enable_worker_prestart": "0",
-        # What no one looks at, and costs a part of every core:
-        "RAY_enable_metrics_collection": "0",
-        "RAY_task_events_report_interval_ms": "0",
-        "RAY_event_stats": "0",
-        "RAY_enable_timeline": "0",
-    }
-
-
-def check_address(address: str) -> None:
-    """Look whether somebody answers at an address of a cluster, which Ray would try for minutes.
-
-    Raises:
-        WorkerError: nobody does, or it is no address.
-    """
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
-        accepted = 'accepted: "auto" or HOST:PORT of a cluster that this machine is a node of'
-        raise WorkerError(f"{address}: no address of a Ray cluster; {accepted}")
-    if host in LOOPBACK:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), REACHED_WITHIN_S).close()
-    except (OSError, OverflowError) as error:
-        raise WorkerError(f"{address}: no Ray cluster answers there ({error})") from error
-
-
-@contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Make one line of whatever Ray raises."""
-    try:
-        yield
-    except ImportError as error:
-        needs = 'the engine ray needs Ray: pip install "maven[ray]"'
-        raise WorkerError(f"{needs} ({error})") from error
-    except WorkerError:
-        raise
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise WorkerError(f"{what}: {lines[0] if lines else type(error).__name__}") from error
-
-
-def _start(temporary: str, job: dict[str, Any], threads: int, workers: int | None) -> None:
-    """Start Ray on this machine, with room for as many workers as the engine local has."""
-    import ray
-
-    workers = workers or default_workers(job, len(groups(cores(), threads)))
-    with _explained("Ray does not start"):
-        ray.init(
-            **_quiet(),
-            num_cpus=workers * threads,
-            include_dashboard=False,
-            object_store_memory=LEAST_STORE_BYTES + workers * STORE_BYTES_PER_WORKER,
-            _memory=workers * needed_bytes(job),
-            _node_ip_address="127.0.0.1",
-            _temp_dir=temporary,
-        )
-
-
-def _join(address: str) -> None:
-    import ray
-
-    package = str(Path(__file__).resolve().parents[1])
-    environment = {"py_modules": [package], "excludes": ["**/__pycache__"]}
-    with _explained(f"{address}: cannot join the Ray cluster"):
-        ray.init(address, **_quiet(), runtime_env=environment)
-
-
-def _quiet() -> dict[str, Any]:
-    import logging
-
-    return {"log_to_driver": False, "logging_level": logging.ERROR}
-
-
-def needed_bytes(job: dict[str, Any]) -> int:
-    """How much memory a worker is counted with when Ray looks for a place for it."""
-    return NEEDED_BYTES if job.get("model", "mini") == "mini" else LARGE_NEEDED_BYTES
-
-
-def _wants_gpu(job: dict[str, Any], there: dict[str, float]) -> bool:
-    device = str(job.get("device") or "cpu")
-    return device.startswith("cuda") or (device == "auto" and there.get("GPU", 0) >= 1)
-
-
-def _check_nodes(resources: dict[str, float]) -> None:
-    """Refuse to wait for ever where no node can hold a seat."""
-    if not _capacity(resources):
-        import ray
-
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        needs = f"{resources['num_cpus']:g} cores, {resources['memory'] / 2**30:.1f} GiB"
-        if resources["num_gpus"]:
-            needs += ", a GPU"
-        raise WorkerError(f"a worker needs {needs}; none of the cluster's {nodes} nodes has that")
-
-
-def _capacity(resources: dict[str, float]) -> int:
-    """Count the seats that the cluster has room for."""
-    import ray
-
-    names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
-    wanted = {names[name]: amount for name, amount in resources.items() if amount}
-    return sum(
-        min(int(node["Resources"].get(name, 0) // amount) for name, amount in wanted.items())
-        for node in ray.nodes()
-        if node["Alive"]
-    )
 
 
 class Stream:
@@ -262,11 +103,14 @@ class Stream:
         self._feed: Any = None  # of the dataset that runs
         self._about: dict[str, Any] | None = None
         self._resources: dict[str, float] = {}  # of a seat
+        self._came_s = time.monotonic()  # when a task or an outcome came last
+        self._unfit: set[str] = set()  # seats that could not work since an outcome came
+        self._returned = Counter[str]()  # how often each open task was given back
 
     def add(self, task: dict[str, Any] | None) -> None:
         """Take a task, or the end of the tasks that were asked for; from any thread."""
         with self._news:
-            text = None
+            text, self._came_s = None, time.monotonic()
             if task is None:
                 self._ended = True
             else:
@@ -282,6 +126,7 @@ class Stream:
             WorkerError: no worker can be had, or they do not agree with each other.
         """
         self._resources = {name: amount for name, amount in resources.items() if amount}
+        threading.Thread(target=self._watch, daemon=True).start()
         failures = 0
         while True:
             reason = "no reason is known"
@@ -293,6 +138,7 @@ class Stream:
                     self._voice.say(ended=True)
                     continue
                 before = self._n_done
+                self._unfit.clear()  # these will be other seats
                 rows = self._rows(place)
             try:
                 for row in rows:
@@ -337,22 +183,66 @@ class Stream:
         batches = done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
         return (row for batch in batches for row in batch.to_pylist())
 
+    def _watch(self) -> None:
+        """Say so where no node is left, and end a dataset from which nothing comes any more."""
+        fit_s = time.monotonic()
+        while True:
+            time.sleep(WATCHED_EVERY_S)
+            now_s = time.monotonic()
+            with contextlib.suppress(Exception):  # of Ray
+                if self._seats():
+                    fit_s = now_s
+            if now_s - fit_s > ALONE_S:
+                self._voice.say(unfit=f"no node is left that has {needs(self._resources)}")
+                return
+            with self._news:
+                waited_for = self._open or self._about is None
+                if self._feed is not None and waited_for and now_s - self._came_s > SILENT_S:
+                    self._came_s = now_s
+                    self._feed.put.remote([None])
+
     def _take(self, row: dict[str, Any]) -> None:
         message = json.loads(row["message"])
         if "unfit" in message:
-            raise WorkerError(message["unfit"])
+            outcome = self._given_back(message)
+            if outcome is not None:
+                self._done(outcome, None)
+            return
         if "about" in message:
             self._compare(message["about"], message["host"])
-        outcome = message.get("outcome")
-        if outcome is None:
-            return
+        if "outcome" in message:
+            self._unfit.clear()
+            self._done(message["outcome"], row["content"] if message["result"] else None)
+
+    def _done(self, outcome: dict[str, Any], content: bytes | None) -> None:
         with self._news:
             if self._open.pop(outcome["id"], None) is None:
                 return  # done twice, where a node died
+            self._returned.pop(outcome["id"], None)
             self._n_done += 1
-        content: bytes = row["content"]
-        size = len(content) if message["result"] else None
-        self._voice.say(content, outcome=outcome, bytes=size, room=self._room())
+            self._came_s = time.monotonic()
+        size = None if content is None else len(content)
+        self._voice.say(content or b"", outcome=outcome, bytes=size, room=self._room())
+
+    def _given_back(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Have a task done by another seat, while one is fit; a failure where none does it.
+
+        Raises:
+            WorkerError: none is fit.
+        """
+        self._unfit.add(message["seat"])
+        if self._about is None or len(self._unfit) >= self._seats():
+            raise WorkerError(message["unfit"])
+        name = message["id"]
+        with self._news:
+            if name not in self._open:
+                return None
+            self._returned[name] += 1
+            if self._returned[name] > RETURNS:
+                return failed(name, message["unfit"])
+            if self._feed is not None:
+                self._feed.put.remote([self._open[name]])
+        return None
 
     def _compare(self, about: dict[str, Any], host: str) -> None:
         """Hold that every worker answers as the first one does."""
@@ -369,7 +259,7 @@ class Stream:
         return 2 * self._seats() + 1
 
     def _seats(self) -> int:
-        there = _capacity(self._resources)
+        there = capacity(self._resources)
         return there if self._workers is None else min(there, self._workers)
 
 

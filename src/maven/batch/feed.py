@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-KEPT = 1000  # rows that a reader may ask for again
+KEPT = 10_000  # rows already taken that a reader may ask for again
 GONE = ""  # in the place of an older one
 
 
@@ -22,19 +22,21 @@ def feed_class() -> Any:
     class Feed:
         def __init__(self) -> None:
             self._rows: dict[int, str | None] = {}
-            self._n, self._news = 0, asyncio.Condition()
+            self._first, self._n, self._news = 0, 0, asyncio.Condition()
 
         async def put(self, rows: list[str | None]) -> None:
             async with self._news:
                 for row in rows:
                     self._rows[self._n] = row
-                    self._rows.pop(self._n - KEPT, None)
                     self._n += 1
                 self._news.notify_all()
 
         async def take(self, index: int) -> str | None:
             async with self._news:
                 await self._news.wait_for(lambda: index < self._n)
+                while self._first < index - KEPT:
+                    self._rows.pop(self._first)
+                    self._first += 1
                 return self._rows.get(index, GONE)
 
     return ray.remote(num_cpus=0)(Feed)

@@ -14,10 +14,11 @@ from typing import Any
 from maven.batch.attendant import Attendant
 from maven.batch.worker import Job, Limits, Outcome, Task
 
-NEEDED_BYTES = 2**30  # by a worker with the embedded model: 0.3 to 0.4 GB, 0.7 with 1080p
+NEEDED_BYTES = 3 * 2**28  # by a worker with the embedded model: 0.35 GiB; 1.5 with 4K
 LARGE_NEEDED_BYTES = 6 * 2**30  # with others
 LOOK_S = 0.2  # at how busy processors are
-ENDED_WITHIN_S = 5.0  # by threads whose worker was killed; one that fetches a file takes longer
+ENDED_WITHIN_S = 5.0  # by all threads whose worker was killed; one that fetches a file takes longer
+CGROUPS = Path("/sys/fs/cgroup")
 AHEAD = 2  # tasks a worker is given before it has done them, so that it need not wait
 
 
@@ -91,8 +92,9 @@ class Local:
                     attendant.stop()
             for _ in threads:
                 waiting.put(None)
+            end_s = time.monotonic() + ENDED_WITHIN_S
             for thread in threads:
-                thread.join(None if whole else ENDED_WITHIN_S)
+                thread.join(None if whole else max(end_s - time.monotonic(), 0.0))
             if not whole:
                 self.close()
 
@@ -182,13 +184,37 @@ def _busy() -> dict[int, int]:
 
 
 def default_workers(job: Job, most: int) -> int:
-    """As many workers as fit into memory, up to `most`; one for a GPU."""
-    if str(job.get("device", "")).startswith("cuda"):
+    """As many workers as memory and a container's cores allow, up to `most`; one for a GPU."""
+    if uses_gpu(job) and (str(job["device"]) != "auto" or _has_gpu()):
         return 1
     mini = job.get("model", "mini") == "mini"
+    allowed = cores_allowed()
+    if allowed is not None:
+        most = min(most, int(allowed // (job.get("threads") or 1)))
     free = free_bytes()
     fit = most if free is None else free // (NEEDED_BYTES if mini else LARGE_NEEDED_BYTES)
     return max(min(most, fit), 1)
+
+
+def uses_gpu(job: Job) -> bool:
+    """Say whether a job runs on a GPU where there is one, as `maven.checkpoint.load` does."""
+    from maven.checkpoint import ModelError, find, read_card
+    from maven.portable import portable
+
+    device, runtime = str(job.get("device") or "cpu"), job.get("runtime", "torch")
+    if device != "auto" or runtime != "auto":
+        return device.startswith("cuda") or (device == "auto" and runtime == "torch")
+    try:
+        folder = find(str(job.get("model", "mini")))
+        return not portable(folder, read_card(folder).encoders)
+    except ModelError:  # a worker says what is wrong
+        return False
+
+
+def _has_gpu() -> bool:
+    from maven.checkpoint import choose_device
+
+    return choose_device("auto") != "cpu"
 
 
 def free_bytes() -> int | None:
@@ -198,11 +224,40 @@ def free_bytes() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         free.append(int(line.split()[1]) * 1024)
-    for most, used in (
-        ("memory.max", "memory.current"),  # cgroup v2, v1
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
-            limit = int(Path("/sys/fs/cgroup", most).read_text())
-            free.append(limit - int(Path("/sys/fs/cgroup", used).read_text()))
+    for folder in _cgroups("memory"):
+        for most, used, cached in (
+            ("memory.max", "memory.current", "inactive_file "),  # cgroup v2, v1
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+        ):
+            with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+                limit = int((folder / most).read_text())
+                limit -= int((folder / used).read_text())
+                # What was read from files counts as used, and makes room when there is need.
+                lines = (folder / "memory.stat").read_text().splitlines()
+                free.append(limit + sum(int(x.split()[1]) for x in lines if x.startswith(cached)))
     return max(min(free), 0) if free else None
+
+
+def cores_allowed() -> float | None:
+    """How many processors' time a container may use, say 1.5; None where nobody limits it."""
+    allowed: list[float] = []
+    for folder in _cgroups("cpu"):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max 100000"
+            quota, period = (folder / "cpu.max").read_text().split()
+            allowed.append(int(quota) / int(period))
+        with contextlib.suppress(OSError, ValueError):
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            if int(quota) > 0:  # -1: none
+                allowed.append(int(quota) / int((folder / "cpu.cfs_period_us").read_text()))
+    return min(allowed, default=None)
+
+
+def _cgroups(controller: str) -> Iterator[Path]:
+    """The folders in which limits of this process stand: its own group's, and those around it."""
+    own = "/"
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        own = next(line[3:] for line in lines if line.startswith("0::"))
+    group = CGROUPS / own.strip("/")
+    yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(CGROUPS))
+    yield CGROUPS / controller  # v1; in a container its own one

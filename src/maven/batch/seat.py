@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
 import time
+import traceback
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 RETRY_S = 0.1  # while another seat unpacks a model
+TROUBLED_S = 5.0  # a seat that cannot work takes no more rows for so long
 ABOUT = "about"  # a row that asks what decides values
 
 
@@ -52,14 +55,15 @@ class Place:
 class Seat:
     """A callable for Ray Data: a row with a task -> a row with its outcome and its result's bytes.
 
-    What goes wrong for the whole batch is a row too ({"unfit": one line}): an exception would come
-    back with Ray's tracebacks around it, and have Ray start the actor again.
+    Where it cannot work that is a row too ({"unfit": one line, "seat", "id" of the task}): an
+    exception would come back with Ray's tracebacks around it, or not at all, its row dropped.
     """
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._attendant: Attendant | None = None
         self._said_about = False
+        self._name = secrets.token_hex(8)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Do the task of a row.
@@ -71,12 +75,13 @@ class Seat:
             {"message": JSON, "content": bytes of the result, empty where there is none}
         """
         content = b""
+        task = None if row["task"] in (ABOUT, GONE) else json.loads(row["task"])
         try:
             message: dict[str, Any] = {}
             if not self._said_about:
                 message |= {"about": self._attended().about(), "host": socket.gethostname()}
-            if row["task"] not in (ABOUT, GONE):
-                outcome = self._outcome(json.loads(row["task"]))
+            if task is not None:
+                outcome = self._outcome(task)
                 file = outcome.get("file")
                 if file is not None:
                     content = Path(file).read_bytes()
@@ -85,10 +90,23 @@ class Seat:
                 message["result"] = file is not None
             self._said_about = True
         except (WorkerError, OSError) as error:
-            message = {"unfit": f"{socket.gethostname()}: {' '.join(str(error).split())}"}
-            if self._here:
-                message["unfit"] = " ".join(str(error).split())
+            message = {"unfit": self._named(error), "seat": self._name}
+            message["id"] = None if task is None else task["id"]
+            if task is not None:
+                time.sleep(TROUBLED_S)  # others take what comes meanwhile
+        except Exception as error:  # Ray would drop the row without a word
+            traceback.print_exc()
+            if task is None:
+                message = {"unfit": self._named(error), "seat": self._name, "id": None}
+            else:
+                reason = f"{task.get('path')}: {type(error).__name__}: {self._named(error)}"
+                message = {"outcome": failed(task["id"], reason), "result": False}
         return {"message": json.dumps(message), "content": content}
+
+    def _named(self, error: Exception) -> str:
+        """Make one line of an error, with the machine where that is another."""
+        reason = " ".join(str(error).split())
+        return reason if self._here else f"{socket.gethostname()}: {reason}"
 
     @property
     def _here(self) -> bool:
@@ -99,10 +117,7 @@ class Seat:
             if path and not self._here and scheme(path) is None and not os.path.lexists(path):
                 lacking = f"{path}: not there on {socket.gethostname()}; with --engine ray, local"
                 error = f"{lacking} paths must be visible on every machine of the cluster"
-                return {
-                    "id": task["id"], "state": "failed", "error": error, "again": True,
-                    "seconds": 0.0, "peak_bytes": None, "file": None, "record": {},
-                }  # fmt: skip
+                return failed(task["id"], error)
         return self._attended().do(task)
 
     def _attended(self) -> Attendant:
@@ -127,6 +142,14 @@ class Seat:
         return self._attendant
 
 
+def failed(name: str, error: str) -> dict[str, Any]:
+    """Make the outcome of a task that no worker could do; it may be tried again."""
+    return {
+        "id": name, "state": "failed", "error": error, "again": True,
+        "seconds": 0.0, "peak_bytes": None, "file": None, "record": {},
+    }  # fmt: skip
+
+
 @contextlib.contextmanager
 def _removed(folder: str) -> Iterator[Path]:
     try:
@@ -136,9 +159,10 @@ def _removed(folder: str) -> Iterator[Path]:
 
 
 def this_machine() -> str:
-    """Name this machine as no other is named, until it is started again."""
+    """Name this machine, and its files, as no other is named, until it is started again."""
     with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/mnt').readlink()}"  # containers share the first
     return socket.gethostname()
 
 
