@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from maven.predicting import Asr, Device, ModelName, Offline, Runtime, check_device, rate_of
+from maven.predicting import (
+    Asr,
+    Device,
+    Faces,
+    ModelName,
+    Offline,
+    Rate,
+    Runtime,
+    check_choices,
+    check_device,
+    rate_of,
+)
 from maven.terminal import Debug, check_writable, one_line_errors, refuse
 
 if TYPE_CHECKING:
@@ -45,19 +56,15 @@ def batch(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", show_default=False,
+            metavar="INPUT", show_default=False,
             help="Files, folders, globs, URLs (s3://...), or a manifest (.csv, .parquet).",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of results.")],
     model: ModelName = "mini",
     asr: Asr = "auto",
-    faces: Annotated[
-        str, typer.Option(metavar="WHO", help="main: the person on screen most; all: everyone.")
-    ] = "main",
-    rate: Annotated[
-        str, typer.Option(metavar="HZ", help="Rows per second; video: one for every frame.")
-    ] = "video",
+    faces: Faces = "main",
+    rate: Rate = "video",
     engine: Engine = "local",
     workers: Workers = None,
     threads: Annotated[int, typer.Option(metavar="N", help="Cores of each process.")] = 1,
@@ -84,10 +91,7 @@ def batch(
     A file that fails, hangs or eats memory is listed in DIR/errors.csv and does not stop the rest.
     """
     rate_hz = rate_of(rate)
-    if faces not in ("main", "all"):
-        refuse(f"--faces: got {faces!r}; accepted: main, all")
-    if runtime not in ("auto", "onnx", "torch"):
-        refuse(f"--runtime: got {runtime!r}; accepted: auto, onnx, torch")
+    check_choices(faces, runtime)
     if not 1 <= threads <= 1024:
         refuse(f"--threads: got {threads}; accepted: 1 to 1024")
     if memory_limit is not None and not 1 <= memory_limit <= 4096:

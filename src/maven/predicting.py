@@ -57,6 +57,12 @@ TranscriptFile = Annotated[
 Asr = Annotated[
     str, typer.Option(metavar="NAME", help="auto, none, whisper[:SIZE] or pocketsphinx.")
 ]
+Faces = Annotated[
+    str, typer.Option(metavar="WHO", help="main: the person on screen most; all: everyone.")
+]
+Rate = Annotated[
+    str, typer.Option(metavar="HZ", help="Rows per second; video: one for every frame.")
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda[:N].")]
 Runtime = Annotated[
     str, typer.Option(metavar="NAME", help="auto, onnx (no torch needed) or torch.")
@@ -73,12 +79,8 @@ def predict(
     model: ModelName = "mini",
     transcript: TranscriptFile = None,
     asr: Asr = "auto",
-    faces: Annotated[
-        str, typer.Option(metavar="WHO", help="main: the person on screen most; all: everyone.")
-    ] = "main",
-    rate: Annotated[
-        str, typer.Option(metavar="HZ", help="Rows per second; video: one for every frame.")
-    ] = "video",
+    faces: Faces = "main",
+    rate: Rate = "video",
     formats: Annotated[
         str, typer.Option("--format", metavar="LIST", help="Of csv, parquet, json, vtt.")
     ] = "csv",
@@ -101,10 +103,7 @@ def predict(
 
     wanted = Wanted(_formats(formats), plot, report, overlay, blur)
     rate_hz = rate_of(rate)
-    if faces not in ("main", "all"):
-        refuse(f"--faces: got {faces!r}; accepted: main, all")
-    if runtime not in ("auto", "onnx", "torch"):
-        refuse(f"--runtime: got {runtime!r}; accepted: auto, onnx, torch")
+    check_choices(faces, runtime)
     if threads is not None and not 1 <= threads <= 1024:
         refuse(f"--threads: got {threads}; accepted: 1 to 1024")
     if blur and not overlay:
@@ -151,6 +150,14 @@ def predict(
         if len(media) > 1:
             print(f"maven: {failed} of {len(media)} files failed", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def check_choices(faces: str, runtime: str) -> None:
+    """Refuse what is no choice of these options."""
+    if faces not in ("main", "all"):
+        refuse(f"--faces: got {faces!r}; accepted: main, all")
+    if runtime not in ("auto", "onnx", "torch"):
+        refuse(f"--runtime: got {runtime!r}; accepted: auto, onnx, torch")
 
 
 def check_device(device: str) -> None:
