@@ -96,7 +96,7 @@ def crossed(clean: Sequence[Clip], poor: Sequence[Clip], modality: str) -> list[
         assert (one.name, len(one.features.time_s)) == (other.name, len(other.features.time_s))
         features = Features(
             one.features.time_s,
-            one.features.values | {modality: other.features.values[modality]},
+            {**one.features.values, modality: other.features.values[modality]},
             one.features.observed | {modality: other.features.observed[modality]},
         )
         mixed.append(replace(one, features=features))

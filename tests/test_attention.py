@@ -232,7 +232,7 @@ def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
         ({"dropout": -0.1}, "dropout"),
         ({"heads": 3}, "multiples"),
         ({"join_heads": 5}, "multiples"),
-        ({"join_layers": -1}, "join_layers must be 0 or more, got -1"),
+        ({"join_layers": -1}, "join_layers must be 0 to 256, join_branches 1 to 256, got -1 and 1"),
         ({"heads": 0}, "heads must be above 0"),
         ({"join_feed": 0}, "join_feed must be above 0"),
         ({"join_branches": 0}, "join_branches must be above 0"),

@@ -66,7 +66,7 @@ def placed(words: Sequence[Word], vectors: Floats, features: Features) -> Featur
     )  # fmt: skip
     return Features(
         features.time_s,
-        features.values | {"text": text.features},
+        {**features.values, "text": text.features},
         features.observed | {"text": text.mask},
     )
 

@@ -71,7 +71,8 @@ def main() -> None:
         found = part()
         good &= all(line.good for line in found)
         minutes = (time.monotonic() - began_s) / 60
-        table = f"| what | came | as asked |\n|---|---|---|\n{shown(found)}"
+        rows = shown(found).replace(f"{work}/", "")
+        table = f"| what | came | as asked |\n|---|---|---|\n{rows}"
         section = f"### {title}\n\n{_when(minutes)}; seed {seed}.\n\n{table}\n"
         print(f"\n{section}", flush=True)
         if options.into is not None:
@@ -107,7 +108,8 @@ def _when(minutes: float) -> str:
     line = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     day = time.strftime("%Y-%m-%d", time.gmtime())
-    return f"{day}, {minutes:.1f} minutes, {commit.stdout.strip()}; {describe()}"
+    state = f", at {commit.stdout.strip()}" if commit.returncode == 0 else ""
+    return f"{day}, {minutes:.1f} minutes{state}; {describe()}"
 
 
 def _texts(seed: int) -> list[Found]:

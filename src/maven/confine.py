@@ -38,8 +38,11 @@ def clean_environment(threads: int | None = None, temporary: Path | None = None)
         threads: that libraries may make for one call.
         temporary: a folder for temporary files.
     """
-    # An empty path of libraries would mean the current folder.
-    kept = {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
+    kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    # An empty part means the current folder; OpenCV leaves one when it is imported.
+    libraries = [part for part in kept.pop("LD_LIBRARY_PATH", "").split(":") if part]
+    if libraries:
+        kept["LD_LIBRARY_PATH"] = ":".join(libraries)
     kept |= {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     if threads is not None:
         kept |= dict.fromkeys(THREADS, str(threads))
