@@ -56,6 +56,14 @@ def launch(config: TrainConfig) -> Fabric:
         precision=config.precision,  # type: ignore[arg-type]
     )
     fabric.launch()
+    if world > 1:  # a group that is left to the interpreter's end may abort the process there
+        import atexit
+
+        from torch import distributed
+
+        atexit.register(
+            lambda: distributed.is_initialized() and distributed.destroy_process_group()
+        )
     return fabric
 
 
