@@ -124,7 +124,7 @@ def one(**fields: Any) -> dict[str, Any]:
 
 
 def nan(held: dict[str, torch.Tensor]) -> None:
-    next(iter(held.values())).fill_(float("nan"))
+    next(v for _, v in sorted(held.items()) if v.is_floating_point()).fill_(float("nan"))
 
 
 OVERLAP = {"a": one()["a"], "b": one()["a"]}
