@@ -57,6 +57,14 @@ def in_memory(otherwise: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def write_clips(folder: Path, texts: Mapping[str, str]) -> Path:
+    """Write files by name with what they say."""
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return folder
+
+
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from maven.faces.crop import crop
 from maven.faces.detect import CenterFace
 from maven.faces.track import track_faces
 from maven.store import Manifest, Recording, Store, load_entry
+from toy_mini import save_toy_mini
 
 SRT = "1\n00:00:00,200 --> 00:00:00,900\nSo happy today!\n"
 
@@ -78,6 +79,14 @@ def run(place: Path, **options: Any) -> Manifest:
     """Extract `place`/corpus with the model `place`/toy into `place`/store."""
     settings = {"device": "cpu", "offline": True} | options
     return extract(place / "corpus", place / "store", str(place / "toy"), **settings)
+
+
+def write_place(place: Path) -> Path:
+    """Write a corpus and a model folder, and bring the corpus into a store, for `run`."""
+    write_small_corpus(place / "corpus")
+    save_toy_mini(place / "toy")
+    run(place)
+    return place
 
 
 def entries(place: Path) -> dict[str, tuple[int, int]]:

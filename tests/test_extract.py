@@ -17,8 +17,7 @@ from maven import extractor, media, speech
 from maven.extract import extract
 from maven.store import read_manifest
 from maven.transcript import Transcript, Word
-from small_corpus import SRT, entries, kinds_made, recordings, run, write_labels, write_small_corpus
-from toy_mini import save_toy_mini
+from small_corpus import SRT, entries, kinds_made, recordings, run, write_labels, write_place
 from toy_paper import save_toy_paper
 
 WIDTHS = {"visual": 9, "audio": 11, "text": 8}
@@ -27,11 +26,7 @@ WIDTHS = {"visual": 9, "audio": 11, "text": 8}
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus, a model folder and a finished store, not to be changed."""
-    folder = tmp_path_factory.mktemp("pristine")
-    write_small_corpus(folder / "corpus")
-    save_toy_mini(folder / "toy")
-    run(folder)
-    return folder
+    return write_place(tmp_path_factory.mktemp("pristine"))
 
 
 @pytest.fixture

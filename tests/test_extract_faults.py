@@ -20,7 +20,7 @@ from maven.media import media_hash
 from maven.recognise import RecogniserError
 from maven.store import StoreError, read_manifest
 from maven.transcribe import Transcriber
-from small_corpus import SRT, entries, run, write_labels, write_small_corpus
+from small_corpus import SRT, entries, run, write_labels, write_place
 from toy_mini import save_toy_mini
 
 KILLED = """
@@ -37,11 +37,7 @@ extract(root, store, str(model), device="cpu", offline=True, progress=said)
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus, a model folder and a finished store, not to be changed."""
-    folder = tmp_path_factory.mktemp("pristine")
-    write_small_corpus(folder / "corpus")
-    save_toy_mini(folder / "toy")
-    run(folder)
-    return folder
+    return write_place(tmp_path_factory.mktemp("pristine"))
 
 
 @pytest.fixture

@@ -26,18 +26,12 @@ from two_nodes import TwoNodes, family, two_nodes
 pytest.importorskip("ray")
 pytest.importorskip("pyarrow")
 
-TESTS = Path(__file__).parents[1]
 PLAIN = {"kind": KIND, "threads": 1}
 ANALYSE = {
     "kind": "analyse", "model": "mini", "asr": "none", "faces": "main", "rate_hz": None,
     "device": "cpu", "runtime": "auto", "threads": 1, "offline": True,
 }  # fmt: skip
 GONE_WITHIN_S = 60.0
-
-
-@pytest.fixture(autouse=True)
-def _jobs_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +44,8 @@ def short_path() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def nodes(short_path: Path) -> Iterator[TwoNodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
-        with two_nodes(short_path) as cluster:
-            yield cluster
+    with two_nodes(short_path) as cluster:
+        yield cluster
 
 
 def tasks(*ids: str, **more: Any) -> list[dict[str, Any]]:

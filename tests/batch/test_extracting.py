@@ -23,8 +23,7 @@ from maven.batch.local import Local
 from maven.batch.worker import Limits
 from maven.datasets.affwild2 import read_corpus
 from maven.store import Manifest, StoreError, read_manifest
-from small_corpus import run, write_small_corpus
-from toy_mini import save_toy_mini
+from small_corpus import write_place
 
 # Extracts, but for two videos: one ends its worker each time, the other the first time.
 ODD = """
@@ -49,11 +48,7 @@ def prepare(job):
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus, a model folder and a store that one process has made, not to be changed."""
-    folder = tmp_path_factory.mktemp("pristine")
-    write_small_corpus(folder / "corpus")
-    save_toy_mini(folder / "toy")
-    run(folder)
-    return folder
+    return write_place(tmp_path_factory.mktemp("pristine"))
 
 
 def job(pristine: Path, store: Path, kind: str = "features") -> dict[str, Any]:

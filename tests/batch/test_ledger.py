@@ -11,13 +11,6 @@ import pytest
 
 from maven.batch import ledger
 from maven.batch.ledger import DamagedError, Ledger, Outcome, Wanted
-from small_batch import in_memory
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    with in_memory(tmp_path) as folder:
-        yield folder
 
 
 @pytest.fixture

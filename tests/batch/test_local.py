@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-import odd_jobs
 from maven.batch import local
 from maven.batch.attendant import Limits, WorkerError
 from maven.batch.local import (
@@ -27,13 +26,6 @@ from maven.batch.local import (
 from odd_jobs import KIND
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importable() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(odd_jobs.__file__).parent))
-        yield
 
 
 @pytest.fixture(scope="module")

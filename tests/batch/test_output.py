@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from maven.batch.output import WORK
-from small_batch import OTHER, batch, contents, in_memory, items
+from small_batch import OTHER, batch, contents, items, write_clips
 
 
 @pytest.fixture
-def clips(tmp_path: Path) -> Iterator[Path]:
-    with in_memory(tmp_path) as folder:
-        (folder / "clips").mkdir()
-        for name in "abc":
-            (folder / "clips" / name).write_text(name)
-        yield folder / "clips"
+def clips(folder: Path) -> Path:
+    return write_clips(folder / "clips", {name: name for name in "abc"})
 
 
 def test_hidden_files_of_others_do_not_hinder_going_back(clips: Path) -> None:

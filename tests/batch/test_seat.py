@@ -22,8 +22,6 @@ from maven.batch.worker import Limits
 
 pytest.importorskip("pyarrow")
 
-TESTS = Path(__file__).parents[1]
-
 
 def test_no_two_have_the_same_core() -> None:
     free = sorted(os.sched_getaffinity(0))
@@ -45,10 +43,7 @@ def test_no_two_have_the_same_core() -> None:
         assert freed == mine
 
 
-def test_a_row_becomes_an_outcome_with_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+def test_a_row_becomes_an_outcome_with_content(tmp_path: Path) -> None:
     place = Place({"kind": "plain_job:prepare"}, Limits(), str(tmp_path), this_machine())
     one = Seat(place)
     first = one({"task": ABOUT})

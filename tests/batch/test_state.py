@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,18 @@ from small_batch import (
     analysed,
     batch,
     contents,
-    in_memory,
     item,
     items,
     record_of,
+    write_clips,
 )
 
 TEXTS = {"a.mp4": "one", "b.mp4": "bad header", "c.mp4": "three", "d.mp4": "hangs", "e.mp4": "five"}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    with in_memory(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
 def clips(folder: Path) -> Path:
-    (folder / "clips").mkdir()
-    for name, text in TEXTS.items():
-        (folder / "clips" / name).write_text(text)
-    return folder / "clips"
+    return write_clips(folder / "clips", TEXTS)
 
 
 @pytest.fixture

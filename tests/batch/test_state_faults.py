@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,23 +14,14 @@ import pytest
 
 from maven.batch import result
 from maven.batch.state import State, StateError
-from small_batch import OTHER, SETTINGS, analysed, batch, contents, in_memory, items
+from small_batch import OTHER, SETTINGS, analysed, batch, contents, items, write_clips
 
 TEXTS = {"a": "one", "b": "bad", "c": "three", "d": "four"}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    with in_memory(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
 def clips(folder: Path) -> Path:
-    (folder / "clips").mkdir()
-    for name, text in TEXTS.items():
-        (folder / "clips" / name).write_text(text)
-    return folder / "clips"
+    return write_clips(folder / "clips", TEXTS)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from maven.batch.ledger import Ledger, Outcome
-from small_batch import OTHER, SETTINGS, batch, contents, in_memory, items
+from small_batch import OTHER, SETTINGS, batch, contents, items, write_clips
 
 # Calls between which a kill can make a difference.
 MOMENTS = {
@@ -63,23 +63,15 @@ def profiled(moment: int, run: Callable[[], object]) -> int:
     return count
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    with in_memory(tmp_path) as folder:
-        yield folder
-
-
 class Story:
     """A folder before, and a run on it that is disturbed."""
 
     def __init__(self, folder: Path) -> None:
         self.clips, self.before, self.out = (folder / n for n in ("clips", "before", "out"))
-        self.clips.mkdir()
+        write_clips(self.clips, TEXTS)
         self.before.mkdir()
         self.log = folder / "log"
         self.settings = SETTINGS
-        for name, text in TEXTS.items():
-            (self.clips / name).write_text(text)
 
     def start(self) -> None:
         shutil.rmtree(self.out, ignore_errors=True)
