@@ -71,7 +71,7 @@ def batch(
     address: Address = None,
     memory_limit: Annotated[
         float | None,
-        typer.Option(metavar="GB", help="Of a process; 3, or 16 for models other than mini.",
+        typer.Option(metavar="GIB", help="Of a process; 3, or 16 for models other than mini.",
                      show_default=False),
     ] = None,
     time_limit: Annotated[
@@ -95,7 +95,7 @@ def batch(
     if not 1 <= threads <= 1024:
         refuse(f"--threads: got {threads}; accepted: 1 to 1024")
     if memory_limit is not None and not 1 <= memory_limit <= 4096:
-        refuse(f"--memory-limit: got {memory_limit:g}; accepted: 1 to 4096 GB")
+        refuse(f"--memory-limit: got {memory_limit:g}; accepted: 1 to 4096 GiB")
     if time_limit is not None and not 1 <= time_limit <= 1e6:
         refuse(f"--time-limit: got {time_limit:g}; accepted: 1 to 1000000 s")
     check_device(device)
@@ -112,10 +112,11 @@ def batch(
         job = {
             "kind": "analyse", "model": local_model(model, offline), **chosen, "device": device,
             "runtime": runtime, "threads": threads, "offline": True,
+            "asr": words_from(asr, offline or dry_run),
         }  # fmt: skip
-        limits = {"memory_bytes": memory_limit and int(memory_limit * 1e9), "time_s": time_limit}
+        memory_bytes = memory_limit and int(memory_limit * 2**30)
+        limits = {"memory_bytes": memory_bytes, "time_s": time_limit}
         made = engine_for(engine, job, 1 if dry_run else workers, address, limits)
-        job["asr"] = words_from(asr, offline or dry_run)
         with ending_in_order(), Teller(out) as teller:
             try:
                 ended = run(
@@ -146,7 +147,7 @@ def engine_for(
         refuse(f"--workers: got {workers}; accepted: 1 to 100000")
     if address is not None and engine != "ray":
         refuse("--address: of a Ray cluster; accepted: with --engine ray")
-    from maven.batch.attendant import Limits
+    from maven.batch.worker import Limits
 
     bounds = Limits(**(limits or {}))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,10 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from maven.batch import result
+from maven.batch import output, result
 from maven.batch.items import items
 from maven.batch.run import Meter, Progress, run
-from maven.batch.state import Counts, StateError
+from maven.batch.state import Counts, State, StateError
 from maven.render import tables
 
 Task = dict[str, Any]
@@ -199,6 +201,40 @@ def test_two_batches_do_not_share_a_folder(media: Path, tmp_path: Path) -> None:
 
     engine = Pretending({"b.mp4": another})
     assert run(items([str(media)]), out, engine, {}).progress.failed == 0
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_is_refused_removes_nothing_of_another_batch(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Both make the folder at once; the other one holds it first."""
+    out, real, others = tmp_path / "out", output.held, list[State]()
+
+    def held(folder: Path, *, shared: bool = False) -> AbstractContextManager[None]:
+        monkeypatch.setattr(output, "held", real)
+        others.append(State(folder))
+        others[0].settle({})
+        others[0].plan([])
+        if ended:
+            others[0].__exit__(None, None, None)
+        return real(folder, shared=shared)
+
+    monkeypatch.setattr(output, "held", held)
+    twice = items([str(media), str(media / "a.mp4"), str(media / "b.mp4")])
+    wrong = (replace(item, id="same") for item in twice)
+    with pytest.raises(StateError, match="two inputs have" if ended else "in use"):
+        run(wrong, out, Pretending(), {})
+    others[0].__exit__(None, None, None)
+    assert (out / "batch.sqlite").exists()
+
+
+def test_a_folder_made_for_what_is_refused_goes_again(media: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("there", "not there"):
+        wrong = (replace(item, id="same") for item in items([str(media)]))
+        with pytest.raises(StateError, match="two inputs have"):
+            run(wrong, tmp_path / name, Pretending(), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["media", "there"]
 
 
 def test_time_left_is_by_bytes_where_sizes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,7 +193,7 @@ def test_a_failure_to_read_leaves_the_result(clips: Path, out: Path) -> None:
         failure = {"id": task["id"], "state": "failed", "error": "no\nnetwork", "again": False}
         assert state.commit({**failure, "seconds": 1.0, "record": {}}) == 3
         (row,) = state.rows()
-    assert (row["state"], row["error"]) == ("failed", "no network")
+    assert (row["state"], row["error"]) == ("failed", r"no\nnetwork")
     assert row["result"] == result.place("a.mp4")
     assert (out / row["result"]).exists()
     outcomes: list[str] = []
@@ -294,18 +293,24 @@ def test_names_that_are_no_text(clips: Path, out: Path) -> None:
         assert [task["path"] for task in state.tasks(1)] == [odd.path]
 
 
-def test_tasks_are_taken_in_another_thread(clips: Path, out: Path) -> None:
+def test_a_url_that_is_signed_anew_is_the_same_file(clips: Path, out: Path) -> None:
+    def signed(key: str, signature: str = "1") -> Item:
+        url, words = (f"https://h/{name}?v=1&X-Amz-Signature={key}" for name in ("a.mp4", "a.srt"))
+        return Item("a.mp4", url, words, None, None, 3, signature, None)
+
     with State(out) as state:
         state.settle(SETTINGS)
-        state.plan(items(clips))
-        taken: list[dict[str, Any]] = []
-        thread = threading.Thread(target=lambda: taken.extend(state.tasks(1)))
-        thread.start()
-        thread.join()
-        for task in taken:
-            state.commit(analysed(task, state.work, SETTINGS))
-        assert [task["id"] for task in state.tasks(2)] == ["d.mp4"]
-    assert [task["id"] for task in taken] == ["b.mp4", "c.mp4", "d.mp4", "e.mp4", "a.mp4"]
+        assert state.plan([signed("K1"), signed("K2")]).total == 1
+        (task,) = state.tasks(1)
+        here = {**task, "path": str(clips / "a.mp4")}
+        state.commit(analysed(here, state.work, SETTINGS))
+    with State(out) as state:
+        state.settle(SETTINGS)
+        assert state.plan([signed("K3")]) == Counts(done=1)
+        assert state.plan([signed("K4", "2")]).changed == 1
+        (task,) = state.tasks(1)
+        assert task["path"] == signed("K4").path
+        assert task["transcript"] == signed("K4").transcript
 
 
 def stamps(folder: Path) -> dict[Path, tuple[int, ...]]:
@@ -352,6 +357,7 @@ def test_the_database_alone_locks_where_folders_cannot(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("maven.batch.output.fcntl", None)
+    out.mkdir()
     with State(out), pytest.raises(StateError, match="in use by another maven batch"):
         State(out)
     # What another program reads meanwhile.
@@ -368,5 +374,6 @@ def test_settings_are_kept_as_json(out: Path) -> None:
     with State(out) as state:
         state.settle({**SETTINGS, "sizes": (1, 2)})
         assert state.settings["sizes"] == [1, 2]
+        state.plan([])
     said = json.loads((out / "results" / "_batch.json").read_text())
     assert said["settings"] == {**SETTINGS, "sizes": [1, 2]}

@@ -307,6 +307,8 @@ def test_a_small_disk(clips: Path, folder: Path) -> None:
                 batch(items(clips), out)
             except StateError as error:
                 os._exit(3 if "\n" not in str(error) else 4)
+            except BaseException:
+                os._exit(5)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WIFEXITED(status)

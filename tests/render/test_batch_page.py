@@ -20,7 +20,7 @@ from maven.render.batch_page import write_batch_page
 ABOUT: dict[str, Any] = {
     "settings": {
         "model": {"weights_sha256": "ab" * 32, "name": "mini"}, "settings": {"rate_hz": None},
-        "new": {"thing": 3},
+        "recogniser": "none", "new": {"thing": 3},
     },
     "media_s": 7200.0,
     "elapsed_s": 800.0,
@@ -106,8 +106,8 @@ def test_the_numbers_are_those_of_the_rows(browser: Any, tmp_path: Path) -> None
         assert not page.is_visible(".batch-settings")
         page.click("text=Model and settings")
         assert page.inner_text(".batch-settings").split("\n") == [
-            "model", "mini", "rows", "one for each frame", "weights, SHA-256", "ab" * 32,
-            "new.thing", "3",
+            "model", "mini", "rows", "one for each frame", "speech recogniser", "off",
+            "weights, SHA-256", "ab" * 32, "new.thing", "3",
         ]  # fmt: skip
 
 

@@ -14,9 +14,11 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -27,6 +29,7 @@ from maven.batch.sources import (
     FetchError,
     Found,
     Remote,
+    fetched,
     fixed_part,
     has_password,
     local_path,
@@ -41,6 +44,7 @@ from maven.files import printable
 LONGEST_ID = 400  # characters
 LOOKERS = 16  # threads that look at a manifest's URLs
 AHEAD = 64  # URLs that are looked at before they are asked for
+MANIFEST_BYTES = 2**32  # at most, of one that is brought here
 
 
 @dataclass(frozen=True)
@@ -70,18 +74,16 @@ class Item:
     problem: str | None
 
 
-def items(
-    inputs: Sequence[str], *, storage_options: Mapping[str, Any] | None = None
-) -> Iterator[Item]:
-    """List what files, folders, patterns, manifests and URLs name; memory does not grow with it.
+def items(inputs: Sequence[str]) -> Iterator[Item]:
+    """List what files, folders, patterns, manifests and URLs name.
 
-    `storage_options` are those of fsspec for URLs. A file that is there is meant before a pattern
-    of the same text. Folders and patterns give files with names of media only.
+    Memory does not grow with it, but for a pattern of URLs. A file that is there is meant before a
+    pattern of the same text. Folders and patterns give files with names of media only.
 
     Raises:
         InputError: an input is no such thing, or names nothing.
     """
-    lister = _Lister(Remote(storage_options))
+    lister = _Lister(Remote())
     listings = [(text, lister.listing(text)) for text in inputs]  # refuses before it lists
     for text, listing in listings:
         is_empty = True
@@ -164,22 +166,26 @@ class _Lister:
             raise InputError(str(error)) from None
 
     def _manifest(self, path: str) -> Iterator[Item]:
+        name, here = PurePath(path).name, Path(path)
         try:
-            if scheme(path):
-                with self._remote.open(path) as file:
-                    yield from self._rows(manifest.rows(file, name_of(path)), path)
-            else:
-                with Path(path).open("rb") as file:
-                    yield from self._rows(manifest.rows(file, PurePath(path).name), path)
+            with ExitStack() as stack:
+                if scheme(path):
+                    name = name_of(path)
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maven-")))
+                    here = stack.enter_context(fetched(path, folder, MANIFEST_BYTES))
+                file = stack.enter_context(here.open("rb"))
+                yield from self._rows(manifest.rows(file, name), path)
         except FetchError as error:
             raise InputError(str(error)) from None
         except OSError as error:
-            raise InputError(f"{printable(path)}: cannot be read ({reason(error)})") from None
+            said = f"{printable(shown(path))}: cannot be read ({reason(error)})"
+            raise InputError(said) from None
 
     def _rows(self, rows: Iterable[manifest.Row], of: str) -> Iterator[Item]:
         """Look at a manifest's rows, in their order; at URLs with several threads."""
         waiting: deque[Future[Item]] = deque()
-        with ThreadPoolExecutor(LOOKERS) as pool:
+        pool = ThreadPoolExecutor(LOOKERS)
+        try:
             for row in rows:
                 media = _resolved(row.path, of) if row.path else ""
                 transcript = _resolved(row.transcript, of) if row.transcript else None
@@ -194,6 +200,8 @@ class _Lister:
                 yield self._row(row, media, transcript)
             while waiting:
                 yield waiting.popleft().result()
+        finally:  # who ends it early waits for none
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _row(self, row: manifest.Row, path: str, transcript: str | None) -> Item:
         if row.problem:
@@ -215,39 +223,52 @@ class _Lister:
         part: tuple[float | None, float | None] = (None, None),
         where: str = "",
     ) -> Item:
-        """Look at a media file and its transcript; where they cannot be, the item says so."""
-        told: dict[str, Any]
+        """Look at a media file and its transcript; where they cannot be, the item says so.
+
+        Where the network fails, it may be back when the file's turn comes; but not where words may
+        lie beside, which nobody looks for then.
+        """
+        words_unknown = transcript is None and scheme(path) not in (None, *WEB)
         try:
-            if scheme(path):
-                found = found or self._remote.look(path)
-                transcript = transcript or self._subtitles(path)
-                size, told = found.size_bytes, {"media": [shown(path), *found.state]}
-                known = bool(found.state)
-            else:
-                size, state = _local_state(path)
-                told, known = {"media": [os.path.basename(path), *state]}, True
-                if transcript is None:
-                    told["beside"] = self._beside(path)
-            if transcript:
-                told["transcript"] = self._transcript_state(transcript)
-                known = known and len(told["transcript"]) > 1
+            try:
+                return self._looked_at(name, path, found, transcript, part)
+            except FetchError as error:
+                if not (error.again and words_unknown):
+                    raise
+                return self._looked_at(name, path, found, transcript, part)
         except FetchError as error:
-            if error.again:  # the network may be back when its turn comes
+            if error.again and not words_unknown:
                 return Item(name, path, transcript, *part, None, "", None)
             return _problem(name, path, f"{where}{error}", transcript, part)
+
+    def _looked_at(
+        self,
+        name: str,
+        path: str,
+        found: Found | None,
+        transcript: str | None,
+        part: tuple[float | None, float | None],
+    ) -> Item:
+        told: dict[str, Any]
+        if scheme(path):
+            found = found or self._remote.look(path)
+            transcript = transcript or self._remote.subtitles(path)
+            size, told = found.size_bytes, {"media": [shown(path), *found.state]}
+            known = bool(found.state)
+        else:
+            size, state = _local_state(path)
+            told, known = {"media": [os.path.basename(path), *state]}, True
+            if transcript is None:
+                told["beside"] = self._beside(path)
+        if transcript:
+            told["transcript"] = self._transcript_state(transcript)
+            known = known and len(told["transcript"]) > 1
         signature = json.dumps({**told, "part": part}, separators=(",", ":")) if known else ""
         return Item(name, path, transcript, *part, size, signature, None)
 
     def _transcript_state(self, path: str) -> list[Any]:
         state = self._remote.look(path).state if scheme(path) else _local_state(path)[1]
         return [shown(path), *state]
-
-    def _subtitles(self, url: str) -> str | None:
-        try:
-            found = self._remote.subtitles(url)
-        except FetchError:  # who may read a file need not be allowed to list its folder
-            return None
-        return found.url if found else None
 
     def _beside(self, path: str) -> dict[str, list[int]]:
         """Tell of all files beside that may be the transcript: to know which, they must be read."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,7 +109,7 @@ class DamagedError(StateError):
 
 
 class Ledger:
-    """The database; threads that use it hold its `lock` meanwhile.
+    """The database, for the thread that opened it.
 
     Errors of SQLite travel on as they are, for `maven.batch.output.writing`.
     """
@@ -123,8 +122,7 @@ class Ledger:
             StateError: another process holds it, or it is not from a batch.
         """
         self.path = path
-        self.lock = threading.RLock()
-        self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
         self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
         try:
             self._open()
@@ -239,8 +237,7 @@ class Ledger:
             " ORDER BY id LIMIT ?"
         )
         while True:
-            with self.lock:
-                found = self._db.execute(statement, (key, last, PAGE_ROWS)).fetchall()
+            found = self._db.execute(statement, (key, last, PAGE_ROWS)).fetchall()
             for id, place, known in found:
                 yield id, place, _outcome(known)
             if not found:

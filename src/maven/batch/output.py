@@ -63,6 +63,20 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def made(folder: Path) -> bool:
+    """Make a folder and those around it; tell whether it was not there.
+
+    Raises:
+        OSError: it cannot be made, or is no folder.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        folder.mkdir(exist_ok=True)  # raises where it is no folder
+        return False
+    return True
+
+
 def in_use(folder: Path) -> StateError:
     """Say that there is another."""
     return StateError(f"{folder} is in use by another maven batch: wait for it, or end it")

@@ -117,7 +117,7 @@ def run(
 
     Args:
         items: the files, in order.
-        folder: of the output, made if need be.
+        folder: of the output, made if need be; one made for inputs that are refused goes again.
         engine_for: makes the engine.
         settings: what decides values beside the files and what the engine says of itself.
         dry_run: plan only, and write nothing.
@@ -132,9 +132,6 @@ def run(
     listed = iter(items)
     first = list(islice(listed, 1))  # what is wrong with the inputs is said before all else
     with contextlib.ExitStack() as stack:
-        refused = stack.enter_context(contextlib.ExitStack())
-        if not dry_run and not folder.exists():
-            refused.callback(shutil.rmtree, folder, ignore_errors=True)
         state = stack.enter_context(State(folder, dry_run=dry_run))
         scratch = state.work
         if dry_run:
@@ -143,7 +140,6 @@ def run(
         engine = stack.enter_context(engine_for(scratch))
         state.settle({**engine.about(), "settings": dict(settings)})
         counts = state.plan(chain(first, listed))
-        refused.pop_all()  # from now on the folder stays, however this ends
         if planned is not None:
             planned(counts, tuple(state.notes))
         meter = Meter(counts)

@@ -10,12 +10,13 @@ import errno
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -38,12 +39,17 @@ SAS = "s[vtrpe]|spr|sip|srt|ss|ske?|skoid|sktid|skt|sks|skv|sdd|saoid|suoid|scid
 SUBTITLES = (".srt", ".vtt", ".align")  # the other forms would have to be read to be known
 TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "Digest")
 TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created")
-LASTING = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError, ValueError)
-REFUSED = (400, 401, 403, 404, 405, 410, 451)  # by a web server, for good
+LASTING = (
+    *(FileNotFoundError, IsADirectoryError, PermissionError, ImportError, ValueError),
+    NotImplementedError,
+)
+REFUSED = (400, 401, 403, 404, 405, 410, 451)  # by a server, for good
+FORBIDDEN = "Forbidden: "  # gcsfs says no more than this
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LEAST_BYTES_PER_S = 20e3  # of a download, since it began: what is slower hangs, or is made to
 ANSWER_S = 60.0  # a web server that says nothing for so long is given up
 LONGEST_S = 300.0  # for an answer while files are listed
+WATCHED_EVERY_S = 0.2  # is how much of a download has come
 FOLDERS_KEPT = 1000  # whose subtitles are remembered
 LONGEST_NAME = 100  # bytes kept of a file's name while it is here
 
@@ -148,10 +154,9 @@ class Remote:
     Every method raises FetchError where a URL is not to be had.
     """
 
-    def __init__(self, storage_options: Mapping[str, Any] | None = None) -> None:
-        self._options = dict(storage_options or {})
-        self._beside: dict[str, dict[str, dict[str, Found]]] = {}  # folder -> stem -> name
-        self._listing = Lock()
+    def __init__(self) -> None:
+        self._beside: dict[str, dict[str, dict[str, str]]] = {}  # folder -> stem -> name -> URL
+        self._listing = threading.Lock()
 
     def look(self, url: str) -> Found:
         """Look at one URL."""
@@ -172,7 +177,10 @@ class Remote:
                         yield _found(_below(url, root, path), files[name])
 
     def glob(self, url: str) -> Iterator[Found]:
-        """List the files that a pattern of URLs names, by name; hidden ones are left out."""
+        """List the files that a pattern of URLs names, by name; hidden ones are left out.
+
+        All of them are in memory at a time.
+        """
         fixed = fixed_part(url)
         with _one_line(url):
             system, pattern = self._system(url)
@@ -183,10 +191,11 @@ class Remote:
                 if not found.is_folder and not hidden:
                     yield found
 
-    def subtitles(self, url: str) -> Found | None:
+    def subtitles(self, url: str) -> str | None:
         """Find the subtitle file beside a media file, as `maven.transcript.beside` prefers them.
 
-        A folder is listed once. None where the scheme cannot list, or nothing lies there.
+        A folder is listed once. None where it cannot be listed for good (who may read a file need
+        not be allowed to), or nothing lies there.
         """
         folder, _, name = url.rpartition("/")
         if scheme(url) in WEB:
@@ -195,46 +204,64 @@ class Remote:
             if folder not in self._beside:
                 if len(self._beside) >= FOLDERS_KEPT:
                     self._beside.clear()
-                self._beside[folder] = self._list_subtitles(folder)
+                try:
+                    self._beside[folder] = self._list_subtitles(folder)
+                except FetchError as error:
+                    if error.again:
+                        raise
+                    self._beside[folder] = {}
             beside = self._beside[folder]
         stem = Path(name).stem
         near = beside.get(stem, {})
         return near[min(near, key=lambda n: preference(stem, n))] if near else None
-
-    @contextmanager
-    def open(self, url: str) -> Iterator[Any]:
-        """Open a URL for reading bytes."""
-        with _one_line(url):
-            system, path = self._system(url)
-            file = system.open(path, "rb")
-        with file:
-            yield file
 
     def fetch(self, url: str, path: Path, limit_bytes: int) -> None:
         """Download a URL into a local file, which must not exist."""
         from fsspec.callbacks import Callback
 
         began_s = time.monotonic()
+        larger = FetchError(f"{_told(url)}: is larger than {limit_bytes:,} bytes")
+        rate = f"{LEAST_BYTES_PER_S / 1000:g} kB/s"
+        slower = FetchError(f"{_told(url)}: comes with less than {rate}", again=True)
+        given_up = False
 
         class Counted(Callback):  # type: ignore[misc]
-            """Ends a download that is too long or slow, whether or not its server says its size."""
+            """Ends a download that is too long, whether or not its server says its size."""
 
             def call(self, *_: Any, **__: Any) -> None:
-                if max(self.value or 0, self.size or 0) > limit_bytes:
-                    raise FetchError(f"{_told(url)}: is larger than {limit_bytes:,} bytes")
-                due_bytes = LEAST_BYTES_PER_S * (time.monotonic() - began_s - ANSWER_S)
-                if (self.value or 0) < due_bytes:
-                    slow = f"comes with less than {LEAST_BYTES_PER_S / 1000:g} kB/s"
-                    raise FetchError(f"{_told(url)}: {slow}", again=True)
+                if given_up or max(self.value or 0, self.size or 0) > limit_bytes:
+                    raise larger
+
+        counted, ended = Counted(), Future[None]()
+
+        def get() -> None:
+            try:
+                ended.set_result(system.get_file(source, str(path), callback=counted))
+            except BaseException as error:
+                ended.set_exception(error)
 
         with _one_line(url):
             system, source = self._system(url, ANSWER_S + limit_bytes / LEAST_BYTES_PER_S)
-            system.get_file(source, str(path), callback=Counted())
+            # Not here: where nothing comes any more, some file systems wait for ever.
+            threading.Thread(target=get, daemon=True).start()
+            try:
+                while not wait([ended], WATCHED_EVERY_S).done:
+                    here = path.stat().st_size if path.exists() else 0  # ssh and ftp do not count
+                    if here > limit_bytes:
+                        raise larger
+                    due_bytes = LEAST_BYTES_PER_S * (time.monotonic() - began_s - ANSWER_S)
+                    if max(here, counted.value or 0) < due_bytes:
+                        raise slower
+            except BaseException:
+                given_up = True
+                system.clear_instance_cache()  # nobody else gets its connection
+                raise
+            ended.result()
             if path.stat().st_size > limit_bytes:
-                raise FetchError(f"{_told(url)}: is larger than {limit_bytes:,} bytes")
+                raise larger
 
-    def _list_subtitles(self, folder: str) -> dict[str, dict[str, Found]]:
-        beside: dict[str, dict[str, Found]] = {}
+    def _list_subtitles(self, folder: str) -> dict[str, dict[str, str]]:
+        beside: dict[str, dict[str, str]] = {}
         with _one_line(folder):
             system, root = self._system(folder)
             for info in system.ls(root, detail=True):
@@ -242,7 +269,7 @@ class Remote:
                 name = name_of(found.url)
                 if Path(name).suffix.lower() in SUBTITLES and not found.is_folder:
                     for stem in neighbour_of(name):
-                        beside.setdefault(stem, {})[name] = found
+                        beside.setdefault(stem, {})[name] = found.url
         return beside
 
     def _system(self, url: str, longest_s: float = LONGEST_S) -> tuple[Any, str]:
@@ -255,16 +282,16 @@ class Remote:
             raise FetchError(f"{_told(url)}: chained URLs are not taken; accepted: one URL")
         if has_password(url):
             raise FetchError(f"{_told(url)}: holds a password; accepted: fsspec's configuration")
-        options = {**self._options}
+        options: dict[str, Any] = {}
         if name in WEB:  # its default ends every download after five minutes
             from aiohttp import ClientTimeout
 
             patient = ClientTimeout(total=longest_s, sock_connect=ANSWER_S, sock_read=ANSWER_S)
             client = (conf.get(name) or {}).get("client_kwargs") or {}
-            options.setdefault("client_kwargs", {"timeout": patient, **client})
-        elif name not in ("memory",):
-            options.setdefault("use_listings_cache", False)  # memory grows with what is listed
+            options["client_kwargs"] = {"timeout": patient, **client}
         system, path = fsspec.core.url_to_fs(url, **options)
+        # Memory grows with what is listed. No option: not every file system takes it (ssh).
+        system.dircache.use_listings_cache = False
         return system, str(path)
 
 
@@ -275,13 +302,7 @@ def fixed_part(pattern: str) -> str:
 
 
 @contextmanager
-def fetched(
-    url: str,
-    folder: Path,
-    limit_bytes: int,
-    *,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Iterator[Path]:
+def fetched(url: str, folder: Path, limit_bytes: int) -> Iterator[Path]:
     """Yield a local file of what `url` names: downloaded into `folder`, removed afterwards.
 
     It keeps its name, as far as every file system takes it. A local path is yielded as it is.
@@ -296,7 +317,7 @@ def fetched(
     own = Path(tempfile.mkdtemp(prefix="fetched-", dir=folder))
     try:
         path = own / _plain_name(name_of(url))
-        Remote(storage_options).fetch(url, path, limit_bytes)
+        Remote().fetch(url, path, limit_bytes)
         yield path
     finally:
         shutil.rmtree(own, ignore_errors=True)
@@ -347,7 +368,10 @@ def _one_line(url: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
             raise
         cause = _cause(error)
-        lasting = isinstance(cause, LASTING) or getattr(cause, "status", None) in REFUSED
+        refused = any(
+            vars(cause).get(name) in REFUSED for name in ("status", "status_code", "code")
+        )
+        lasting = isinstance(cause, LASTING) or refused or str(cause).startswith(FORBIDDEN)
         raise FetchError(f"{_told(url)}: {reason(error)}", again=not lasting) from None
 
 

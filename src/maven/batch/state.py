@@ -16,10 +16,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from maven.batch import check, index, output, result
+from maven.batch import check, index, output, result, sources
 from maven.batch.items import Item
 from maven.batch.ledger import (
     DONE,
@@ -33,7 +32,7 @@ from maven.batch.ledger import (
     put_aside,
 )
 from maven.batch.output import StateError, writing
-from maven.files import plain, sync, whole
+from maven.files import plain, printable, sync, whole
 
 __all__ = ["Counts", "State", "StateError"]
 
@@ -78,8 +77,9 @@ class Counts:
 class State:
     """The output folder of a batch, held against other batches; used as a context manager.
 
-    `settle` comes first, then `plan`; then `tasks` and `commit`, which may be called by different
-    threads, and `write_index` and `rows` at any time.
+    `settle` comes first, then `plan`; then `tasks` and `commit`, in turns, and `write_index` and
+    `rows` at any time; all of it in one thread. A folder that was made for it goes again where it
+    is left before there is a plan.
 
     Attributes:
         folder: of the output.
@@ -111,21 +111,17 @@ class State:
     def __enter__(self) -> State:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closing.close()
 
     def _open(self, stack: contextlib.ExitStack) -> Ledger:
         folder = self.folder
-        if not self.dry_run:
-            folder.mkdir(parents=True, exist_ok=True)
+        made = not self.dry_run and output.made(folder)
         if folder.exists():
             stack.enter_context(output.held(folder, shared=self.dry_run))
             output.check_ours(folder)
+            # Else another batch was quicker, and may have ended by now.
+            made = made and not (folder / output.DATABASE).exists()
         database = folder / output.DATABASE
         if self.dry_run:
             copy = Path(tempfile.mkdtemp(prefix="maven-"))
@@ -145,6 +141,9 @@ class State:
                 f"{output.DATABASE} {error}: kept as {aside}, made anew from the results"
             )
             ledger = Ledger(database)
+        self._refused = stack.enter_context(contextlib.ExitStack())
+        if made:
+            self._refused.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(ledger.close)
         if not self.dry_run:
             output.clear(folder)
@@ -160,7 +159,7 @@ class State:
         Raises:
             StateError: there are results of unknown settings, foreign or unreadable files.
         """
-        with self._ledger.lock, writing(self.folder):
+        with writing(self.folder):
             self.settings = json.loads(json.dumps(settings, allow_nan=False))
             self._key = output.key_of(self.settings)
             old = self._old_settings()
@@ -205,7 +204,7 @@ class State:
         """
         counts = dict.fromkeys(("new", "failed", "changed", "missing", "done", "problems"), 0)
         todo_bytes = 0
-        with self._ledger.lock, writing(self.folder), self._ledger.wanting():
+        with writing(self.folder), self._ledger.wanting():
             for position, item in enumerate(items):
                 known = self._ledger.outcome(self._key, item.id)
                 wanted = _wanted(position, item, known)
@@ -217,7 +216,8 @@ class State:
                     counts["problems"] += 1
                     known = known or Outcome(FAILED)
                     task = known.task if known.file else wanted.task
-                    failed = replace(known, state=FAILED, error=_line(item.problem), task=task)
+                    error = printable(index.shown(item.problem))
+                    failed = replace(known, state=FAILED, error=error, task=task)
                     self._put(item.id, failed)
                     continue
                 counts[wanted.todo or "done"] += 1
@@ -228,6 +228,7 @@ class State:
                     self._ledger.forget(self._key, id)
                 else:
                     others += 1
+        self._refused.pop_all()  # from now on the folder stays, however this ends
         if others:
             self.notes.append(
                 f"{output.counted(others, 'file')} of earlier runs, not among today's inputs: kept"
@@ -241,7 +242,7 @@ class State:
         except sqlite3.IntegrityError:
             other = self._ledger.wanted(wanted.id)
             assert other is not None
-            if other.task == wanted.task:
+            if _unsigned(other.task) == _unsigned(wanted.task):
                 return False
             paths = other.task["path"], wanted.task["path"]
             raise _one_id("two inputs", wanted.id, *paths) from None
@@ -256,7 +257,7 @@ class State:
         condition = "todo != ''" if attempt == 1 else "again"
         last: Wanted | None = None
         while True:
-            with self._ledger.lock, writing(self.folder):
+            with writing(self.folder):
                 page = self._ledger.largest_after(last, condition)
                 tasks = [self._task(wanted) for wanted in page]
             yield from tasks
@@ -281,7 +282,7 @@ class State:
             StateError: it cannot be written; nothing of it is there then.
         """
         id = outcome["id"]
-        with self._ledger.lock, writing(self.folder):
+        with writing(self.folder):
             wanted = self._ledger.wanted(id)
             assert wanted is not None, id
             known = self._ledger.outcome(self._key, id) or Outcome(WAITING)
@@ -303,7 +304,8 @@ class State:
                         signature=wanted.signature,
                     )
                 else:
-                    now = replace(now, state=FAILED, error=_line(outcome["error"]))
+                    error = printable(index.shown(outcome["error"] or "failed"))
+                    now = replace(now, state=FAILED, error=error)
                     if now.file is not None and check.is_of_other_content(known, wanted, outcome):
                         check.remove(self._path(result.place(id)))
                         now = check.without(now)
@@ -350,7 +352,7 @@ class State:
         """
         last = -1
         while True:
-            with self._ledger.lock, writing(self.folder):
+            with writing(self.folder):
                 page = self._ledger.wanted_after(last)
                 known = [self._ledger.outcome(self._key, wanted.id) for wanted in page]
             for wanted, outcome in zip(page, known, strict=True):
@@ -365,6 +367,7 @@ class State:
 def _wanted(position: int, item: Item, known: Outcome | None) -> Wanted:
     """Decide what is to be done with a file."""
     task = {name: getattr(item, name) for name in TASK}
+    asked = item.signature, _unsigned(task)
     if item.problem is not None:
         todo = ""
     elif known is None:
@@ -373,11 +376,16 @@ def _wanted(position: int, item: Item, known: Outcome | None) -> Wanted:
         todo = AGAIN
     elif known.file is None:
         todo = MISSING
-    elif not item.signature or (known.signature, known.task) != (item.signature, task):
+    elif not item.signature or (known.signature, _unsigned(known.task)) != asked:
         todo = CHANGED
     else:
         todo = ""
     return Wanted(position, item.id, task, item.signature, todo)
+
+
+def _unsigned(task: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Give a task in which a URL that is signed anew is the same."""
+    return {k: sources.shown(v) if isinstance(v, str) else v for k, v in (task or {}).items()}
 
 
 def _one_id(which: str, id: str, *paths: str) -> StateError:
@@ -386,9 +394,3 @@ def _one_id(which: str, id: str, *paths: str) -> StateError:
         f"{which} have the id {id!r}: {first} and {second}; give them ids in a manifest, or do"
         " them into two folders"
     )
-
-
-def _line(text: str | None) -> str:
-    """One line to show: a name in it may hold anything, control characters too."""
-    said = index.shown(text or "failed")
-    return " ".join("".join(c if c.isprintable() else " " for c in said).split())

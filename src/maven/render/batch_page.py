@@ -46,7 +46,6 @@ SETTINGS = {  # in the order in which they are shown, before others
     "model.name": "model",
     "settings.rate_hz": "rows",
     "settings.faces": "faces",
-    "settings.asr": "speech recognition",
     "model.device": "computed on",
     "maven": "version of maven",
     "detector.name": "face detector",
@@ -343,7 +342,7 @@ def _settings(about: Mapping[str, Any]) -> Iterator[str]:
 def _plain(name: str, value: str) -> str:
     if name == "settings.rate_hz":
         return "one for each frame" if value == "none" else f"{value} a second"
-    return "off" if (name, value) == ("settings.asr", "none") else value
+    return "off" if (name, value) == ("recogniser", "none") else value
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
