@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from typing import Any
 import av
 import numpy as np
 
-from batch import below
 from machine import DATA
 from stages import analyse
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+from two_nodes import family
 
 CLIP = "talk_long_71s_512.mp4"
 LENGTHS_S = SHORT_S, LONG_S = 3.0, 12.0
@@ -43,6 +46,7 @@ STAGES = {  # of the table -> of bench/stages.py
     "writing": ("table",),
 }
 WORDS_S = 0.4  # a word
+FRAMES_HZ = 25.0
 DRIVER = "maven.batch.driver"
 JOB = {
     "kind": "analyse", "model": "mini", "asr": "none", "faces": "main", "rate_hz": None,
@@ -166,7 +170,7 @@ class Attended:
 def attended(folder: Path) -> Attended:
     """Have a new worker for each format analyse the clips that `worker` has left."""
     from maven.batch.attendant import Attendant
-    from maven.batch.local import cores
+    from maven.confine import cores
 
     start_s, sizes, peaks_mb = [], {}, {}
     for form in FORMATS:
@@ -237,7 +241,7 @@ def engine(name: str, folder: Path, rows: int) -> Engine:
 
 def _driver_s() -> float:
     """Processor seconds so far of the process that speaks with Ray; 0 where there is none."""
-    for child in below(os.getpid()):
+    for child in family(os.getpid()):
         if DRIVER in Path(f"/proc/{child}/cmdline").read_text():
             fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
             return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -316,16 +320,12 @@ def parent(folder: Path, clip: Path, files: int) -> Parent:
     return Parent(**{name: seconds / files for name, seconds in took.items()}, bytes=held / files)
 
 
-def feature_bytes_s(encoders: str = "mini", frames_hz: float = 25.0) -> float:
-    """Bytes of feature vectors a second of one face and its voice, by widths and rates.
-
-    Raises:
-        ModelError, EncoderError: there are no such encoders.
-    """
+def feature_bytes_s() -> float:
+    """Bytes of the feature vectors of `mini` a second of one face and its voice."""
     import maven
 
-    parts = maven.load(encoders, offline=True).encoders
-    rates_hz = {"visual": parts.visual.rate_hz or frames_hz, "audio": parts.audio.rate_hz}
+    parts = maven.load("mini", offline=True).encoders
+    rates_hz = {"visual": parts.visual.rate_hz or FRAMES_HZ, "audio": parts.audio.rate_hz}
     widths = {"visual": parts.visual.width, "audio": parts.audio.width}
     words = parts.text.width / WORDS_S
     return 4.0 * (sum(widths[m] * rate_hz for m, rate_hz in rates_hz.items()) + words)

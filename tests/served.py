@@ -13,7 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,26 @@ def wait_until(holds: Any, what: Any = lambda: "") -> None:
     while not holds():
         assert time.monotonic() < end, f"it did not come to that: {what()}"
         time.sleep(0.05)
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a process has ended, and is nothing but an entry for who started it."""
+    with suppress(OSError):
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat")
+        return sys.platform == "linux" and stat.read_text().rpartition(")")[2].split()[0] in "ZX"
+    return True
+
+
+def processes(folder: Path) -> list[int]:
+    """Those that run in a folder or below (Linux)."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):  # it has ended
+                if process.joinpath("cwd").readlink().is_relative_to(folder.resolve()):
+                    found.append(int(process.name))
+    return found
 
 
 def _lower(headers: Any) -> dict[str, str]:

@@ -86,6 +86,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a process has ended; its number stays its own until somebody waits for it."""
+    if process.returncode is not None or not hasattr(os, "waitid"):
+        return process.poll() is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # another thread has waited for it
+        return True
+
+
 def memory_bytes(model: str) -> int:
     """How much memory a process with such a model may use, where nobody says otherwise."""
     return MEMORY_BYTES if model == "mini" else LARGE_MEMORY_BYTES
@@ -137,6 +147,13 @@ def limit_next(cpu_s: float, file_bytes: int) -> None:
         hard = resource.getrlimit(kind)[1]
         soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (soft, hard))
+
+
+def cores() -> list[int]:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def pin(cores: Sequence[int]) -> None:

@@ -106,8 +106,9 @@ def threads_for(job: dict[str, Any], engine: str, workers: int | None) -> int:
     On this machine, of workers that are few, each gets its share: memory holds no more of the large
     encoders, and a GPU needs a single one. On other machines of a cluster nobody knows here.
     """
-    from maven.batch.local import cores, default_workers
+    from maven.batch.local import default_workers
     from maven.checkpoint import choose_device
+    from maven.confine import cores
 
     device = choose_device(job["device"])
     if engine == "ray" or (job["model"] == "mini" and device == "cpu"):

@@ -13,35 +13,16 @@ from typing import Any
 
 import pytest
 
-from maven.batch.attendant import Attendant, Limits, WorkerError
+from maven.batch import worker
+from maven.batch.attendant import Attendant, WorkerError
+from maven.batch.worker import Limits
 from odd_jobs import KIND
-from served import wait_until
+from served import processes, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
 
 LIMITS = Limits(memory_bytes=300 * 2**20, time_s=60.0)
 PATH = "/where/a clip.mp4"
-
-
-def processes(folder: Path) -> list[int]:
-    """Those that run in a folder or below."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                if process.joinpath("cwd").readlink().is_relative_to(folder):
-                    found.append(int(process.name))
-            except OSError:  # it has ended
-                continue
-    return found
-
-
-def processes_after(folder: Path, expected: list[int]) -> list[int]:
-    """The same, once those that were killed have ended: that is the kernel's, a moment later."""
-    end_s = time.monotonic() + 2.0
-    while (found := processes(folder)) != expected and time.monotonic() < end_s:
-        time.sleep(0.01)
-    return found
 
 
 def task(what: str, **more: Any) -> dict[str, Any]:
@@ -110,10 +91,8 @@ def test_a_task_that_goes_wrong_is_one_line_and_the_next_goes_well(
     assert outcome["error"].startswith(error)
     assert len(outcome["error"].splitlines()) == 1
     assert outcome["again"] is again
-    assert outcome["seconds"] == pytest.approx(took_s, abs=0.1)
-    assert took_s < 5.0
-    expected = [before] if same_worker else []
-    assert processes_after(work, expected) == expected
+    assert 0.0 < outcome["seconds"] <= took_s < 60.0
+    wait_until(lambda: processes(work) == ([before] if same_worker else []))
     assert (is_fine(attendant) == before) is same_worker
 
 
@@ -128,8 +107,7 @@ def test_a_task_that_goes_well_in_an_odd_way(
     outcome = attendant.do(task(what))
     assert outcome["state"] == "done", outcome["error"]
     assert Path(outcome["file"]).read_text() == f"of {what}"
-    expected = [before] if same_worker else []
-    assert processes_after(work, expected) == expected
+    wait_until(lambda: processes(work) == ([before] if same_worker else []))
     assert (is_fine(attendant) == before) is same_worker
 
 
@@ -139,10 +117,35 @@ def test_what_hangs_is_ended_and_the_next_goes_well(tmp_path: Path) -> None:
         before = is_fine(attendant)
         outcome = attendant.do(task(what))
         assert (outcome["state"], outcome["again"], outcome["error"]) == ("failed", True, LONG)
-        assert 1.0 <= outcome["seconds"] < 3.0
-        assert processes_after(tmp_path.resolve(), []) == []
+        assert 1.0 <= outcome["seconds"] < 60.0
+        wait_until(lambda: processes(tmp_path) == [])
         assert is_fine(attendant) != before
     attendant.close()
+
+
+def test_a_worker_that_a_kill_does_not_end_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it waits for a disk that is gone, until that is back."""
+    attendant = Attendant({"kind": KIND}, tmp_path)
+    before = is_fine(attendant)
+    stuck = attendant._process
+    assert stuck is not None
+
+    def wait(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        assert timeout is not None
+        raise subprocess.TimeoutExpired("worker", timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "wait", wait)
+        outcome = attendant.do(task("leave"))
+    assert outcome["error"].startswith(f"{PATH}: was killed (SIGKILL)")
+    assert outcome["again"] is True
+    assert stuck.stdin is not None
+    assert stuck.stdin.closed
+    assert is_fine(attendant) != before
+    attendant.close()
+    stuck.wait()
 
 
 def test_the_peak_of_memory_is_that_of_the_task(attendant: Attendant) -> None:
@@ -235,7 +238,7 @@ def test_a_worker_that_cannot_be_started_says_why(
         with pytest.raises(WorkerError, match=error) as raised:
             attendant.do(task("fine"))
         assert len(str(raised.value).splitlines()) == 1
-    assert processes_after(tmp_path.resolve(), []) == []
+    wait_until(lambda: processes(tmp_path) == [])
     attendant.close()
 
 
@@ -246,6 +249,19 @@ def test_memory_for_the_model_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"memory|cannot be started"):
         attendant.about()
     attendant.close()
+
+
+def test_the_worker_says_how_much_memory_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who attends it need not look for a GPU, which loads torch."""
+    job = {"kind": KIND, "device": "auto", "runtime": "torch", "threads": 1}
+    attendant = Attendant(job, tmp_path)
+    attendant.about()
+    monkeypatch.setattr(worker, "_has_gpu", lambda: pytest.fail("looked for a GPU"))
+    error = attendant.do(task("throw"))["error"]
+    attendant.close()
+    assert error.startswith(f"{PATH}: needs more memory than ")
 
 
 def test_a_model_that_changes_meanwhile_is_never_mixed_in(tmp_path: Path) -> None:
@@ -277,10 +293,7 @@ def test_workers_end_with_their_parent_whatever_they_do(tmp_path: Path) -> None:
     whats = ("hold", "sleep", "lively")
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), *whats])
     wait_until(lambda: len(list(tmp_path.glob("*/task/begun"))) == len(whats))
-    assert len(processes(tmp_path.resolve())) == len(whats)
+    assert len(processes(tmp_path)) == len(whats)
     parent.kill()
     parent.wait()
-    began_s = time.monotonic()
-    while processes(tmp_path.resolve()):
-        assert time.monotonic() - began_s < 1.0
-        time.sleep(0.02)
+    wait_until(lambda: processes(tmp_path) == [])

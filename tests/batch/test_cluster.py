@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +19,7 @@ from maven.batch.attendant import WorkerError
 from maven.batch.cluster import Cluster
 from maven.batch.local import Local
 from plain_job import CRASH, KIND
+from served import has_ended, wait_until
 from two_nodes import TwoNodes, family, two_nodes
 
 pytest.importorskip("ray")
@@ -31,20 +30,18 @@ ANALYSE = {
     "kind": "analyse", "model": "mini", "asr": "none", "faces": "main", "rate_hz": None,
     "device": "cpu", "runtime": "auto", "threads": 1, "offline": True,
 }  # fmt: skip
-GONE_WITHIN_S = 60.0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def short_path() -> Iterator[Path]:
     """A folder in which Ray may have sockets, whose names are limited."""
-    folder = Path(tempfile.mkdtemp(prefix="r"))
-    yield folder
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="r") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
-def nodes(short_path: Path) -> Iterator[TwoNodes]:
-    with two_nodes(short_path) as cluster:
+def nodes() -> Iterator[TwoNodes]:
+    with tempfile.TemporaryDirectory(prefix="r") as folder, two_nodes(Path(folder)) as cluster:
         yield cluster
 
 
@@ -110,24 +107,30 @@ def test_on_one_machine(tmp_path: Path) -> None:
         again = list(engine.run(tasks("more")))
         assert [outcome["state"] for outcome in again] == ["done"]
     assert list(tmp_path.iterdir()) == []
-    assert gone(started)
+    wait_until(lambda: all(map(has_ended, started)))
 
 
-def gone(pids: list[int]) -> bool:
-    """Wait until processes have ended, and are nothing but an entry for who started them."""
-    end_s = time.monotonic() + GONE_WITHIN_S
-    while time.monotonic() < end_s:
-        states = []
-        for pid in pids:
-            path = Path(f"/proc/{pid}/stat")
-            try:
-                states.append(path.read_text().rpartition(")")[2].split()[0])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        if set(states) <= {"Z", "X"}:
-            return True
-        time.sleep(0.1)
-    return False
+def test_what_is_killed_at_the_end_is_what_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once somebody has waited for a process, its number may be another's."""
+    engine = Cluster(PLAIN, tmp_path)
+    engine._process = process = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import sys; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    killed = []
+
+    def killpg(pid: int, _: int) -> None:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has waited
+        killed.append(pid)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    engine.close()
+    assert killed == [process.pid]
+    assert process.returncode == 0
 
 
 def test_a_kill_leaves_neither_process_nor_file_nor_a_word_on_the_terminal(
@@ -157,7 +160,7 @@ def test_a_kill_leaves_neither_process_nor_file_nor_a_word_on_the_terminal(
     process.wait()
     process.stdout.close()
     assert set(rest) <= {str(worker).encode()}
-    assert gone(started)
+    wait_until(lambda: all(map(has_ended, started)))
     assert list(tmp_path.iterdir()) == list(short_path.iterdir()) == []
 
 
@@ -215,5 +218,5 @@ def test_a_node_that_dies_has_its_rows_done_elsewhere(nodes: TwoNodes, tmp_path:
                 killed = nodes.kill_one()
     assert killed
     assert sorted(seen) == sorted(ids)
-    assert gone(killed)
+    wait_until(lambda: all(map(has_ended, killed)))
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,11 @@ import pytest
 
 from maven.batch import driver
 from maven.batch.attendant import WorkerError
-from maven.batch.driver import RETURNS, Stream
+from maven.batch.driver import AT_WORK_S, RETURNS, SILENT_S, Stream
+from maven.batch.seat import Place
+from maven.batch.worker import Limits
+
+PLACE = Place({"model": "mini"}, Limits(time_s=0.0), "", "")
 
 
 class Said:
@@ -86,7 +90,7 @@ def test_where_no_seat_is_fit_the_batch_ends(seats: Seats) -> None:
 
 def test_no_node_left_is_said(seats: Seats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "ALONE_S", 0.1)
-    threading.Thread(target=seats.stream._watch, daemon=True).start()
+    threading.Thread(target=seats.stream._watch, args=(PLACE,), daemon=True).start()
     time.sleep(0.3)
     assert seats.said.messages == []
     seats.n = 0
@@ -104,7 +108,7 @@ def test_a_dataset_that_has_lost_its_rows_is_ended(
     monkeypatch.setattr(driver, "ALONE_S", 0.0)
     seats.take(about={"plain": 1}, host="a")
 
-    threading.Thread(target=seats.stream._watch, daemon=True).start()
+    threading.Thread(target=seats.stream._watch, args=(PLACE,), daemon=True).start()
     time.sleep(0.4)
     assert seats.fed == []  # nothing is waited for
     seats.stream.add({"id": "p"})
@@ -113,3 +117,22 @@ def test_a_dataset_that_has_lost_its_rows_is_ended(
         time.sleep(0.01)
     assert seats.fed[:2] == ['{"id": "p"}', None]
     seats.n = 0  # ends the watch
+
+
+def test_a_dataset_whose_tasks_may_take_long_is_not_ended(seats: Seats) -> None:
+    def lost(silent_s: float, limits: Limits) -> bool:
+        return seats.stream._lost(silent_s, Place({"model": "mini"}, limits, "", ""))
+
+    assert lost(SILENT_S + 1, Limits())  # no seat has said what it is
+    seats.take(about={"plain": 1}, host="a")
+    assert not lost(10 * AT_WORK_S, Limits())  # nothing is waited for
+    for name, size_bytes in (("p", 10), ("q", 500_000)):
+        seats.stream.add({"id": name, "size_bytes": size_bytes})
+    allowed_s = Limits().longest_s({"model": "mini"}, None, 500_000)
+    assert SILENT_S < allowed_s < AT_WORK_S
+    assert not lost(SILENT_S + allowed_s - 1, Limits())
+    assert lost(SILENT_S + allowed_s + 1, Limits())
+    assert lost(SILENT_S + 61, Limits(time_s=60.0))
+    seats.stream.add({"id": "r", "size_bytes": 10**10})
+    assert not lost(AT_WORK_S, Limits())
+    assert lost(SILENT_S + AT_WORK_S + 1, Limits())

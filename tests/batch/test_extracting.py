@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from maven.batch.local import Local
 from maven.batch.worker import Limits
 from maven.datasets.affwild2 import read_corpus
 from maven.store import Manifest, StoreError, read_manifest
+from served import processes, wait_until
 from small_corpus import write_place
 
 # Extracts, but for two videos: one ends its worker each time, the other the first time.
@@ -115,12 +116,13 @@ def test_killed_it_goes_on_and_writes_what_one_process_writes(
     while len(before := list(store.glob("arrays/*/*/[!.]*"))) < 3:
         assert process.poll() is None
         time.sleep(0.005)
+    assert processes(store)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = {path: path.stat().st_ino for path in before}
     assert not (store / "toy.json").exists()
     assert list(store.glob("work/.*"))
-    time.sleep(1.0)  # in which the workers end
+    wait_until(lambda: not processes(store))  # in which they write
     told: list[tuple[str, int, int]] = []
     manifest = by_workers(pristine, store, 2, progress=lambda *progress: told.append(progress))
     assert manifest == read_manifest(store)
@@ -134,8 +136,8 @@ def test_killed_it_goes_on_and_writes_what_one_process_writes(
 class Answers:
     """Stands for an engine whose workers say what a test wants."""
 
-    def __init__(self, record: dict[str, Any], state: str) -> None:
-        self._record, self._state = record, state
+    def __init__(self, record: dict[str, Any], state: str, again: Iterable[str] = ()) -> None:
+        self._record, self._state, self._again = record, state, again
 
     def about(self) -> dict[str, Any]:
         return {"name": "toy", "encoders": {}, "settings": {}, "detection": {}}
@@ -143,8 +145,8 @@ class Answers:
     def run(self, tasks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for task in tasks:
             yield {
-                "id": task["id"], "state": self._state, "error": "x: no", "again": False,
-                "record": self._record,
+                "id": task["id"], "state": self._state, "error": "x: no",
+                "again": task["id"] in self._again, "record": self._record,
             }  # fmt: skip
 
 
@@ -156,6 +158,19 @@ def answered(pristine: Path, store: Path, record: dict[str, Any], state: str) ->
         assert time.time() - work.stat().st_mtime < 60  # touched, so that nobody takes it for old
 
     return extract_by(engine_for, pristine / "corpus", store)
+
+
+def test_progress_counts_what_has_ended(pristine: Path, tmp_path: Path) -> None:
+    ids = [task_of(video)["id"] for video in read_corpus(pristine / "corpus")]
+    told: list[tuple[int, int]] = []
+    with pytest.raises(StoreError, match="none of its 5 videos"):
+        extract_by(
+            lambda _: nullcontext(Answers({}, "failed", again=ids[:2])),
+            pristine / "corpus",
+            tmp_path / "store",
+            progress=lambda _, done, total: told.append((done, total)),
+        )
+    assert told == [(k, 5) for k in range(1, 6)]
 
 
 def test_what_is_no_fault_of_a_video_stops_all(

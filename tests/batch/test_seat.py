@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -116,6 +117,16 @@ def test_a_model_is_written_once_and_removed_by_the_last(
         written = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         assert written == {Path("my model", name): value for name, value in listed}
     assert asked == ["sent"]
+    assert [path.name for path in tmp_path.iterdir()] == ["my model"]
+
+    def killed(folder: Path, **_: Any) -> None:
+        (folder / "my model" / "config.json").unlink()
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch, unpacked("sent", content_hash):
+        patch.setattr(shutil, "rmtree", killed)
+    with unpacked("sent", content_hash) as folder:
+        assert (folder / "my model" / "config.json").read_text() == "{}"
     assert [path.name for path in tmp_path.iterdir()] == ["my model"]
 
     with pytest.raises(WorkerError, match="not the one that was sent"), unpacked("x", "0" * 64):

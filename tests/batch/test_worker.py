@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from maven.batch import worker
 from maven.batch.worker import Limits, named, needs_memory, out_of_memory
 from maven.confine import clean_environment
 
@@ -46,6 +47,14 @@ def test_memory_goes_by_the_model() -> None:
     assert Limits().memory(LARGE) == Limits().memory({**MINI, "device": "cuda:1"}) == 16 * 2**30
     assert Limits(memory_bytes=5).memory(LARGE) == 5
     assert needs_memory(3 * 2**30) == "needs more memory than 3.0 GiB"
+
+
+def test_memory_goes_by_the_device_that_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = {**MINI, "device": "auto", "runtime": "auto"}  # on the processor, whatever there is
+    for gpu, memory_bytes in ((True, 16 * 2**30), (False, 3 * 2**30)):
+        monkeypatch.setattr(worker, "_has_gpu", lambda gpu=gpu: gpu)
+        assert Limits().memory({**graphs, "runtime": "torch"}) == memory_bytes
+        assert Limits().memory(graphs) == 3 * 2**30
 
 
 @pytest.mark.parametrize(
@@ -104,7 +113,8 @@ def test_a_worker_says_what_it_is_then_answers_and_ends_with_its_questions(tmp_p
     fine = {"id": "a", "what": "fine"}
     code, said = talk(tmp_path, fine, {"id": "b", "what": "odd"}, kind="odd_jobs:prepare")
     assert code == 0
-    assert said[0] == {"ready": {"model": {"weights": "odd"}, "version": 1}}
+    about = {"model": {"weights": "odd"}, "version": 1}
+    assert said[0] == {"ready": about, "memory_bytes": 3 * 2**30}
     done, failed = (message["outcome"] for message in said[1:])
     assert (done["id"], done["state"], done["file"]) == ("a", "done", "answer.txt")
     assert (tmp_path / "task" / done["file"]).read_text() == "of a"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 
 from maven.web import jobs as module
 from maven.web.jobs import Jobs, Options, StateError
 from maven.web.shelf import Clip, NoClipError, Shelf, new_id
-from served import wait_until
+from served import has_ended, wait_until
 
 SETTINGS = {"faces": "main", "asr": "none", "transcript": None}
 SAY = "import json, os, sys, time\ndef say(**m): print(json.dumps(m), flush=True)\n"
@@ -126,16 +127,7 @@ def test_a_kill_reaches_what_the_worker_started(serve: Serve, tmp_path: Path) ->
     clip = put(shelf, jobs)
     running(shelf, clip)
     jobs.delete(clip.id)
-    wait_until(lambda: not alive(int(child.read_text())))
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.is_file() or stat.read_text().split()[2] != "Z"
+    wait_until(lambda: has_ended(int(child.read_text())))
 
 
 @pytest.mark.parametrize("at", ["waiting", "running", "done"])
@@ -274,3 +266,43 @@ def test_a_database_that_fails_for_a_while_does_not_stop_the_line(
     shelf, jobs = serve(DONE)
     until(shelf, put(shelf, jobs), "done")
     assert capfd.readouterr().err.count("OperationalError: database or disk is full") == 1
+
+
+@pytest.mark.parametrize("script", [DONE, "print('{', flush=True)"])
+def test_what_became_of_a_clip_waits_for_a_database_that_fails(
+    script: str, serve: Serve, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    change, asked = Shelf.change, list[int]()
+
+    def failing(shelf: Shelf, clip_id: str, only_if: str = "TRUE", **values: Any) -> bool:
+        if values["state"] != "running" and len(asked) < 3:
+            asked.append(1)
+            raise sqlite3.OperationalError("database or disk is full")
+        return change(shelf, clip_id, only_if, **values)
+
+    monkeypatch.setattr(Shelf, "change", failing)
+    shelf, jobs = serve(script)
+    seen = until(shelf, put(shelf, jobs), "done", "failed")
+    assert seen.state == ("done" if script == DONE else "failed")
+    assert capfd.readouterr().err.count("OperationalError: database or disk is full") == 1
+
+
+def test_a_database_that_fails_to_the_end_does_not_hold_the_server_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, asked = Shelf.change, Event()
+
+    def failing(shelf: Shelf, clip_id: str, only_if: str = "TRUE", **values: Any) -> bool:
+        if values["state"] == "running":
+            return change(shelf, clip_id, only_if, **values)
+        asked.set()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(module, "RETRY_S", 600.0)
+    monkeypatch.setattr(Shelf, "change", failing)
+    shelf, jobs = serve(DONE)
+    put(shelf, jobs)
+    assert asked.wait(60)
+    jobs.close()
+    assert not any(thread.is_alive() for thread in jobs._threads)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any
@@ -30,16 +30,16 @@ from maven.batch.worker import (
     Limits,
     Outcome,
     Task,
+    failed,
     named,
     needs_memory,
     out_of_memory,
 )
 
-__all__ = ["Attendant", "Limits", "WorkerError"]
-
 START_S = 300.0  # until the model is loaded
 STARTS = 3  # of a worker that dies before it is
 POLL_S = 0.2  # how soon an end is seen that left the pipe open
+ENDED_WITHIN_S = 10.0  # by a worker that was killed: one that waits for a dead disk never does
 DRAIN_S = 0.02
 LINE_BYTES = 2**20
 TAIL_BYTES = 4096  # of what a worker wrote to standard error
@@ -107,17 +107,15 @@ class Attendant:
         """
         began_s = time.monotonic()
         self._record: dict[str, Any] | None = None  # what it has said of the content so far
-        failed: Outcome = {"id": task["id"], "state": "failed", "again": True, "file": None}
-        failed |= {"peak_bytes": None, "record": None}
         try:
             with ExitStack() as stack:
                 outcome = self._asked(self._fetched(task, stack))
             if outcome["file"] is not None:
                 outcome["file"] = str(self._kept(outcome["file"]))
         except FetchError as error:
-            outcome = {**failed, "error": named(task, str(error)), "again": error.again}
+            outcome = failed(task["id"], named(task, str(error)), again=error.again)
         except _DiedError as error:
-            outcome = {**failed, "error": named(task, str(error))}
+            outcome = failed(task["id"], named(task, str(error)), again=True)
         except OSError as error:
             raise WorkerError(f"{self._folder}: {error.strerror or error}") from error
         _empty(self._task_folder)
@@ -156,7 +154,7 @@ class Attendant:
 
     def _ready(self) -> subprocess.Popen[bytes]:
         """Give a process that runs, and start one where none does."""
-        if self._process is not None and _ended(self._process):
+        if self._process is not None and confine.ended(self._process):
             self._end()
         if self._process is not None:
             return self._process
@@ -173,6 +171,7 @@ class Attendant:
             self._end()
             changed = _changed(self._about, about)
             raise WorkerError(f"the model changed since the batch began: {changed}")
+        self._limits = replace(self._limits, memory_bytes=said["memory_bytes"])
         return process
 
     def _started(self) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
@@ -271,7 +270,7 @@ class Attendant:
             except Empty:
                 if gone:
                     raise self._died(None) from None
-                gone = _ended(process)  # its children may hold the pipe
+                gone = confine.ended(process)  # its children may hold the pipe
                 if not gone and left_s <= 0:
                     raise self._died(too_late) from None
         try:
@@ -304,7 +303,10 @@ class Attendant:
         if process is None:
             return None
         confine.kill(process)
-        code = process.wait()
+        try:
+            code = process.wait(ENDED_WITHIN_S)
+        except subprocess.TimeoutExpired:  # what it holds is lost; nothing else waits for it
+            code = -signal.SIGKILL
         if line is not None:
             os.close(line)
         assert process.stdin is not None
@@ -334,16 +336,6 @@ def _hear(stdout: IO[bytes] | None, messages: Queue[bytes | None]) -> None:
         while line := stdout.readline(LINE_BYTES):
             messages.put(line)
     messages.put(None)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Tell whether a process has ended; its number stays its own until somebody waits for it."""
-    if process.returncode is not None or not hasattr(os, "waitid"):
-        return process.poll() is not None
-    try:
-        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # another thread has waited for it
-        return True
 
 
 def _empty(folder: Path) -> None:

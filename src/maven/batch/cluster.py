@@ -6,16 +6,17 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from maven import confine
 from maven.batch.attendant import WorkerError
 from maven.batch.worker import Limits
 
@@ -23,7 +24,7 @@ DRIVER = "from maven.batch.driver import main; main()"
 LOG = "ray.log"
 SOCKET_NAME_BYTES = 107  # of a Unix socket's path
 OWN_NAMES_BYTES = 70  # of it, what Ray adds to its folder
-CLOSED_WITHIN_S = 15.0  # until Ray has ended what it started
+CLOSED_WITHIN_S, POLL_S = 15.0, 0.05  # until Ray has ended what it started
 
 
 class Cluster:
@@ -124,10 +125,10 @@ class Cluster:
         with contextlib.suppress(OSError):
             process.stdin.close()
         process.stdout.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(CLOSED_WITHIN_S)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_s = time.monotonic() + CLOSED_WITHIN_S
+        while not confine.ended(process) and time.monotonic() < end_s:
+            time.sleep(POLL_S)
+        confine.kill(process)  # and what it left; nobody has waited for it, so its group is its own
         process.wait()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)

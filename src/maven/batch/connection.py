@@ -12,16 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from maven.batch.attendant import WorkerError
-from maven.batch.local import (
-    LARGE_NEEDED_BYTES,
-    NEEDED_BYTES,
-    cores,
-    default_workers,
-    groups,
-    uses_gpu,
-)
+from maven.batch.local import LARGE_NEEDED_BYTES, NEEDED_BYTES, default_workers, groups
 from maven.batch.seat import Place, packed, this_machine
-from maven.batch.worker import Limits
+from maven.batch.worker import Limits, uses_gpu
+from maven.confine import cores
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 REACHED_WITHIN_S, JOINED_WITHIN_S = 10.0, 60.0

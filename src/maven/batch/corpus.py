@@ -52,7 +52,7 @@ def extract_by(
         about = engine.about()
         for line in succession(store_folder, about["name"], root, videos):
             note(line)
-        waiting = videos
+        waiting, finished = videos, 0
         for attempt in range(1, ATTEMPTS + 1):
             again: set[str] = set()
             for outcome in engine.run(task_of(video) for video in waiting):
@@ -70,7 +70,8 @@ def extract_by(
                 if outcome["again"] and attempt < ATTEMPTS:
                     again.add(name)
                 else:
-                    progress(name.partition("/")[2], len(results) - len(again), len(videos))
+                    finished += 1
+                    progress(name.partition("/")[2], finished, len(videos))
             waiting = [video for video in waiting if task_of(video)["id"] in again]
     for line in summed_up(mended):
         note(line)

@@ -23,14 +23,17 @@ from typing import Any
 from maven.batch.attendant import WorkerError
 from maven.batch.connection import capacity, connected, needs
 from maven.batch.feed import feed_class, source_class
-from maven.batch.seat import ABOUT, Place, Seat, failed
+from maven.batch.seat import ABOUT, Place, Seat
+from maven.batch.worker import failed
 
 SHUT_DOWN_WITHIN_S, TIDIED_WITHIN_S = 8.0, 5.0
 FAILURES = 3  # of the stream, one after the other without an outcome between
 RETURNS = 2  # of a task, by seats that cannot work
 WATCHED_EVERY_S = 3.0
 ALONE_S = 60.0  # without a node that can hold a seat: none is awaited any more
-SILENT_S = 1800.0  # without an outcome: a dataset may have lost rows, the next one takes them
+# Without an outcome, beyond the time that open tasks may take, of which a day counts (large files
+# may take years): a dataset may have lost rows, the next one takes them.
+SILENT_S, AT_WORK_S = 1800.0, 86_400.0
 
 
 def main() -> None:
@@ -126,7 +129,7 @@ class Stream:
             WorkerError: no worker can be had, or they do not agree with each other.
         """
         self._resources = {name: amount for name, amount in resources.items() if amount}
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._watch, args=(place,), daemon=True).start()
         failures = 0
         while True:
             reason = "no reason is known"
@@ -177,13 +180,13 @@ class Stream:
             min_size=1,
             max_size=self._workers,
             initial_size=max(self._seats(), 1),
-            max_tasks_in_flight_per_actor=1,
+            max_tasks_in_flight_per_actor=2,  # the next waits at its seat: Ray is slow to bring it
         )
         done = tasks.map(Seat, fn_constructor_args=[place], compute=pool, **self._resources)
         batches = done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
         return (row for batch in batches for row in batch.to_pylist())
 
-    def _watch(self) -> None:
+    def _watch(self, place: Place) -> None:
         """Say so where no node is left, and end a dataset from which nothing comes any more."""
         fit_s = time.monotonic()
         while True:
@@ -196,10 +199,17 @@ class Stream:
                 self._voice.say(unfit=f"no node is left that has {needs(self._resources)}")
                 return
             with self._news:
-                waited_for = self._open or self._about is None
-                if self._feed is not None and waited_for and now_s - self._came_s > SILENT_S:
+                if self._feed is not None and self._lost(now_s - self._came_s, place):
                     self._came_s = now_s
                     self._feed.put.remote([None])
+
+    def _lost(self, silent_s: float, place: Place) -> bool:
+        """Tell whether nothing has come for longer than any task that is open may take."""
+        if silent_s <= SILENT_S or not (self._open or self._about is None):
+            return False
+        sizes = [json.loads(text).get("size_bytes") for text in self._open.values()]
+        longest_s = [place.limits.longest_s(place.job, None, size) for size in sizes]
+        return silent_s > SILENT_S + min(max(longest_s, default=0.0), AT_WORK_S)
 
     def _take(self, row: dict[str, Any]) -> None:
         message = json.loads(row["message"])
@@ -239,7 +249,7 @@ class Stream:
                 return None
             self._returned[name] += 1
             if self._returned[name] > RETURNS:
-                return failed(name, message["unfit"])
+                return failed(name, message["unfit"], again=True)
             if self._feed is not None:
                 self._feed.put.remote([self._open[name]])
         return None

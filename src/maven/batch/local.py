@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,8 @@ from queue import Empty, Queue
 from typing import Any
 
 from maven.batch.attendant import Attendant
-from maven.batch.worker import Job, Limits, Outcome, Task
+from maven.batch.worker import Job, Limits, Outcome, Task, on_gpu
+from maven.confine import cores
 
 NEEDED_BYTES = 3 * 2**28  # by a worker with the embedded model: 0.35 GiB; 1.5 with 4K
 LARGE_NEEDED_BYTES = 6 * 2**30  # with others
@@ -151,13 +151,6 @@ def _work(
         ended.put(error)
 
 
-def cores() -> list[int]:
-    """The processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def groups(cores: Sequence[int], threads: int) -> list[list[int]]:
     """Part processors into groups of `threads`, at least one group; what is left over is left."""
     size = min(threads, len(cores))
@@ -185,7 +178,7 @@ def _busy() -> dict[int, int]:
 
 def default_workers(job: Job, most: int) -> int:
     """As many workers as memory and a container's cores allow, up to `most`; one for a GPU."""
-    if uses_gpu(job) and (str(job["device"]) != "auto" or _has_gpu()):
+    if on_gpu(job):
         return 1
     mini = job.get("model", "mini") == "mini"
     allowed = cores_allowed()
@@ -194,27 +187,6 @@ def default_workers(job: Job, most: int) -> int:
     free = free_bytes()
     fit = most if free is None else free // (NEEDED_BYTES if mini else LARGE_NEEDED_BYTES)
     return max(min(most, fit), 1)
-
-
-def uses_gpu(job: Job) -> bool:
-    """Say whether a job runs on a GPU where there is one, as `maven.checkpoint.load` does."""
-    from maven.checkpoint import ModelError, find, read_card
-    from maven.portable import portable
-
-    device, runtime = str(job.get("device") or "cpu"), job.get("runtime", "torch")
-    if device != "auto" or runtime != "auto":
-        return device.startswith("cuda") or (device == "auto" and runtime == "torch")
-    try:
-        folder = find(str(job.get("model", "mini")))
-        return not portable(folder, read_card(folder).encoders)
-    except ModelError:  # a worker says what is wrong
-        return False
-
-
-def _has_gpu() -> bool:
-    from maven.checkpoint import choose_device
-
-    return choose_device("auto") != "cpu"
 
 
 def free_bytes() -> int | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from maven.batch.attendant import Attendant, WorkerError
 from maven.batch.feed import GONE
 from maven.batch.sources import scheme
-from maven.batch.worker import Limits
+from maven.batch.worker import Limits, failed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,7 @@ class Seat:
                 message = {"unfit": self._named(error), "seat": self._name, "id": None}
             else:
                 reason = f"{task.get('path')}: {type(error).__name__}: {self._named(error)}"
-                message = {"outcome": failed(task["id"], reason), "result": False}
+                message = {"outcome": failed(task["id"], reason, again=True), "result": False}
         return {"message": json.dumps(message), "content": content}
 
     def _named(self, error: Exception) -> str:
@@ -117,7 +117,7 @@ class Seat:
             if path and not self._here and scheme(path) is None and not os.path.lexists(path):
                 lacking = f"{path}: not there on {socket.gethostname()}; with --engine ray, local"
                 error = f"{lacking} paths must be visible on every machine of the cluster"
-                return failed(task["id"], error)
+                return failed(task["id"], error, again=True)
         return self._attended().do(task)
 
     def _attended(self) -> Attendant:
@@ -140,14 +140,6 @@ class Seat:
                 stack.callback(self._attendant.close)
                 weakref.finalize(self, stack.pop_all().close)  # at the process's end too
         return self._attendant
-
-
-def failed(name: str, error: str) -> dict[str, Any]:
-    """Make the outcome of a task that no worker could do; it may be tried again."""
-    return {
-        "id": name, "state": "failed", "error": error, "again": True,
-        "seconds": 0.0, "peak_bytes": None, "file": None, "record": {},
-    }  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -268,7 +260,10 @@ def _left(lock: int, lock_path: Path, folder: Path) -> None:
 
     with contextlib.suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        gone = folder.with_name(f"{folder.name}-{secrets.token_hex(8)}")
+        with contextlib.suppress(OSError):
+            folder.rename(gone)  # so that nobody takes what a kill leaves of it for the whole
+        shutil.rmtree(gone, ignore_errors=True)
         lock_path.unlink()
     os.close(lock)
 
@@ -279,6 +274,8 @@ def _unpack(reference: Any, expected_hash: str, folder: Path) -> None:
     content = ray.get(reference)
     if content_hash(content) != expected_hash:
         raise WorkerError("the model that arrived is not the one that was sent")
+    for left in folder.parent.glob(f"{folder.name}-*"):  # by seats that were killed
+        shutil.rmtree(left, ignore_errors=True)
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
     try:
         for name, value in content.items():

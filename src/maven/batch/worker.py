@@ -1,10 +1,11 @@
 """One worker of a batch: python -m maven.batch.worker [PIPE], a process that does task after task.
 
 What is said is a JSON object a line. Standard input: the job, then tasks. Standard output: once
-{"ready": about} or {"unfit": why}; then of every task any number of {"length_s"} and {"stage",
-"done_s"}, and one {"outcome", "leaving"} (leaving: it ends now, a new one shall go on), or
-{"unfit"}. The process is limited in memory, time and file sizes, writes into the folder that it
-runs in and nowhere else, and ends when the one that started it does, which holds the PIPE.
+{"ready": about, "memory_bytes": what it may use} or {"unfit": why}; then of every task any number
+of {"length_s"} and {"stage", "done_s"}, and one {"outcome", "leaving"} (leaving: it ends now, a new
+one shall go on), or {"unfit"}. The process is limited in memory, time and file sizes, writes into
+the folder that it runs in and nowhere else, and ends when the one that started it does, which holds
+the PIPE.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -88,8 +89,10 @@ class Limits:
 
     def memory(self, job: Job) -> int:
         """How much memory a worker may use, in bytes."""
-        small = job.get("model", "mini") == "mini" and "cuda" not in str(job.get("device"))
-        return self.memory_bytes or confine.memory_bytes("mini" if small else "large")
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        small = job.get("model", "mini") == "mini" and not on_gpu(job)
+        return confine.memory_bytes("mini" if small else "large")
 
     def longest_s(self, job: Job, length_s: float | None, size_bytes: int | None) -> float:
         """How long a task may take; without a length, or with one that the size denies, by size.
@@ -119,6 +122,32 @@ def _length_s(declared_s: float | None, size_bytes: int | None) -> float:
     return min(max(declared_s, 0.0), held_s)
 
 
+def on_gpu(job: Job) -> bool:
+    """Say whether a job runs on a GPU of this machine, or is to."""
+    return uses_gpu(job) and (str(job["device"]) != "auto" or _has_gpu())
+
+
+def uses_gpu(job: Job) -> bool:
+    """Say whether a job runs on a GPU where there is one, as `maven.checkpoint.load` does."""
+    device, runtime = str(job.get("device") or "cpu"), job.get("runtime", "torch")
+    if device != "auto" or runtime != "auto":
+        return device.startswith("cuda") or (device == "auto" and runtime == "torch")
+    from maven.checkpoint import ModelError, find, read_card
+    from maven.portable import portable
+
+    try:
+        folder = find(str(job.get("model", "mini")))
+        return not portable(folder, read_card(folder).encoders)
+    except ModelError:  # a worker says what is wrong
+        return False
+
+
+def _has_gpu() -> bool:
+    from maven.checkpoint import choose_device
+
+    return choose_device("auto") != "cpu"
+
+
 def main() -> None:
     """Take the job, then do task after task until there are no more."""
     say = confine.speaker()
@@ -126,17 +155,19 @@ def main() -> None:
     if len(sys.argv) > 1:
         confine.end_with_parent(int(sys.argv[1]))
     job = json.loads(asked.readline())
-    limits = Limits(**job.pop("limits"))
-    confine.limit(limits.memory(job))
     if job.get("cores"):
-        confine.pin(job.pop("cores"))
+        confine.pin(job.pop("cores"))  # before torch is imported, which counts them
+    limits = Limits(**job.pop("limits"))
+    memory_bytes = limits.memory(job)
+    limits = replace(limits, memory_bytes=memory_bytes)
+    confine.limit(memory_bytes)
     try:
         prepared = prepare(job)
     except BaseException as error:
         traceback.print_exc()
-        say(unfit=_unfit(error, limits.memory(job)))
+        say(unfit=_unfit(error, memory_bytes))
         _leave(1)
-    say(ready=prepared.about)
+    say(ready=prepared.about, memory_bytes=memory_bytes)
     worker = Worker(job, limits, prepared, say)
     for line in asked:
         if not worker.do(json.loads(line)):
@@ -167,9 +198,7 @@ class Worker:
                 self._limit(message["length_s"], size_bytes)
             self._say(**message)
 
-        outcome: Outcome = {"id": task["id"], "state": "failed", "error": None, "again": False}
-        outcome |= {"file": None, "record": None}
-        leaving = False
+        outcome, leaving = failed(task["id"], None, again=False), False
         try:
             outcome |= self._prepared.do(task, Path(TASK_FOLDER).absolute(), say)
             if outcome["error"]:
@@ -192,7 +221,7 @@ class Worker:
         return not leaving
 
     def _limit(self, length_s: float | None, size_bytes: int | None) -> None:
-        cpu_s = self._limits.longest_s(self._job, length_s, size_bytes) * _cores()
+        cpu_s = self._limits.longest_s(self._job, length_s, size_bytes) * len(confine.cores())
         confine.limit_next(cpu_s, self._limits.file_bytes(length_s, size_bytes))
 
     def _told(self, error: BaseException, task: Task, no_memory: bool) -> str:
@@ -210,6 +239,14 @@ class Worker:
             if task.get(own):
                 text = text.replace(task[own], str(task[given]))
         return named(task, text.replace(f"{Path(TASK_FOLDER).absolute()}/", ""))
+
+
+def failed(name: str, error: str | None, *, again: bool) -> Outcome:
+    """Make the outcome of a task, given by its id, that failed; `again`: another try may do it."""
+    return {
+        "id": name, "state": "failed", "error": error, "again": again,
+        "seconds": 0.0, "peak_bytes": None, "file": None, "record": None,
+    }  # fmt: skip
 
 
 def named(task: Task, text: str) -> str:
@@ -274,12 +311,6 @@ def _peak_bytes() -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _leave(code: int) -> None:

@@ -213,8 +213,7 @@ class Jobs:
                 self._do(run)
             except Exception:  # of ours; the next clip may go better
                 traceback.print_exc()
-                with contextlib.suppress(sqlite3.Error):
-                    self._shelf.change(run.clip.id, **_outcome(run, None, None, run.stopped))
+                self._write(run, _outcome(run, None, None, run.stopped))
             finally:
                 with self._news:
                     del self._running[run.clip.id, run.task]
@@ -253,7 +252,21 @@ class Jobs:
                 if said.get("spoiled") and run.task == "analysis":
                     shutil.rmtree(folder)
             outcome = _outcome(run, None if stopped else files, said.get("error"), stopped)
-            self._shelf.change(run.clip.id, **outcome)
+            self._write(run, outcome)
+
+    def _write(self, run: Run, outcome: dict[str, Any]) -> None:
+        """Write into the database what became of a task, as soon as that can be written."""
+        told = closed = False
+        while not closed:
+            try:
+                self._shelf.change(run.clip.id, **outcome)
+                return
+            except sqlite3.Error:  # the disk is full
+                if not told:
+                    traceback.print_exc()
+                told = True
+            with self._news:
+                closed = self._news.wait_for(lambda: self._closed, RETRY_S)
 
     def _prepare(self, folder: Path, run: Run) -> None:
         clip, options = run.clip, self._options
