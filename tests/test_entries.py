@@ -138,6 +138,11 @@ def other_sums(folder: Path) -> None:
     (folder / SUMS).write_text('{"kind": "audio", "key": 1}')
 
 
+def listed_sums(folder: Path) -> None:
+    said = json.loads((folder / SUMS).read_text())
+    (folder / SUMS).write_text(json.dumps({**said, "files": [*said["files"]]}))
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -152,6 +157,7 @@ def other_sums(folder: Path) -> None:
         (without_sums, "sums.json: damaged (no checksums: of an earlier maven)"),
         (deep_sums, "sums.json: damaged ("),
         (other_sums, "sums.json: damaged (it is of another entry)"),
+        (listed_sums, "sums.json: damaged ("),
     ],
 )
 def test_what_is_not_as_it_was_written_is_named(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from maven import media as decoding
 from maven.checkpoint import ModelError
 from maven.datasets.affwild2 import CorpusError
 from maven.extract import extract
@@ -83,6 +84,20 @@ def test_a_video_that_fails_does_not_stop_the_rest(place: Path) -> None:
     assert "video59.srt" in reasons["video59"]
     assert "no_media.txt: line 2" in reasons["no_media"]
     assert reasons["nothing"] == "neither a media file nor face crops"
+
+
+def test_media_that_may_not_be_read_are_left_out(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guarded(path: Path) -> str:
+        if path.name == "video59.mp4":
+            raise PermissionError(13, "Permission denied", str(path))
+        return media_hash(path)
+
+    monkeypatch.setattr(decoding, "media_hash", guarded)
+    reasons = dict(run(place).failed)
+    assert reasons.keys() == {"video59", "video59_right", "broken"}
+    assert "Permission denied: 'batch1/video59.mp4'" in reasons["video59"]
 
 
 def test_nothing_at_all_that_can_be_read(tmp_path: Path) -> None:

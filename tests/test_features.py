@@ -150,3 +150,21 @@ def test_without_a_modality(gone: str) -> None:
         if m != gone:
             np.testing.assert_array_equal(less.values[m], before[m][0])
             np.testing.assert_array_equal(less.observed[m], before[m][1])
+
+
+def test_replacing_one_reads_no_other() -> None:
+    class Counted(dict[str, np.ndarray]):
+        def __getitem__(self, name: str) -> np.ndarray:
+            asked.append(name)
+            return super().__getitem__(name)
+
+    asked: list[str] = []
+    whole = full()
+    features = Features(whole.time_s, Counted(whole.values), whole.observed)
+    mask = np.ones(101, bool)
+    other = features.replaced("text", np.full((101, 2), 7, np.float32), mask)
+    assert asked == []
+    assert (other.values["text"] == 7).all()
+    assert other.observed["text"] is mask
+    np.testing.assert_array_equal(other.values["audio"], whole.values["audio"])
+    assert asked == ["audio"]

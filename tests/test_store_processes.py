@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from maven.store import Store, key
+from maven.store import Store, StoreError, key
 
 KEY = "0123456789abcdef" * 2
 
@@ -186,3 +187,54 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert message.count("\n") == 0
     assert not Store(tmp_path).has("labels", KEY)
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == partial(tmp_path) == []
+
+
+# Reads an entry where not one more file may be opened.
+STARVED_READER = """
+import os, resource, sys
+from maven.store import Store, StoreError
+
+store, free = Store(sys.argv[1]), os.dup(0)
+os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
+try:
+    store.made("audio", sys.argv[2], dict)
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_what_cannot_be_read_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    assert finish(start(SLOW_WRITER, tmp_path, KEY)).endswith("done")
+    place = tmp_path / f"arrays/audio/01/{KEY}"
+    before = {path: path.stat().st_ino for path in place.iterdir()}
+    message = finish(start(STARVED_READER, tmp_path, KEY))
+    assert message == f"{place}/sums.json: cannot be read (Too many open files)"
+    assert {path: path.stat().st_ino for path in place.iterdir()} == before
+    assert Store(tmp_path).get("audio", KEY)["values"].shape == (9, 4)
+
+
+def test_what_cannot_be_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(StoreError, match=rf"{KEY}: cannot be read \(Permission denied\)$"):
+        store.has("audio", KEY)
+
+
+def test_another_removes_the_parent_of_a_scratch_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def removed(self: Path, *given: Any, **options: Any) -> None:
+        mkdir(self, *given, **options)
+        if self.name == "work":
+            monkeypatch.undo()
+            self.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", removed)
+    with Store(tmp_path / "store").scratch() as part:
+        assert part.is_dir()

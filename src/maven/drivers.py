@@ -231,11 +231,7 @@ def word_effects(
             encode_words(texts, encoder)[kept],
             clip.time_s,
         )
-        said = Features(
-            clip.time_s,
-            {**clip.values, "text": placed.features},
-            clip.observed | {"text": placed.mask},
-        )
+        said = clip.replaced("text", placed.features, placed.mask)
         answers = wordless | masked(network, said, [s for s in subsets if "text" in s])
         series = smooth(clip.time_s, contribution(answers, "text", len(clip.time_s)), smoothing_s)
         return np.asarray(read_at(clip.time_s, series, np.array([time_s]))[0])

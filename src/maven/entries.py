@@ -9,6 +9,7 @@ signature: who writes a store can write its sums.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -30,6 +31,7 @@ import numpy.typing as npt
 from maven.files import sync
 
 Arrays = dict[str, npt.NDArray[Any]]
+Make = Callable[[], Mapping[str, npt.NDArray[Any]]]
 
 TRANSCRIPT = ("texts", "start_s", "end_s", "segment", "confidence")
 KINDS: dict[str, tuple[str, ...]] = {
@@ -47,6 +49,7 @@ READ_BYTES = 1 << 20
 KEY_DIGITS = 32
 KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 AGAIN = "run `maven features` again"
+GONE = (errno.ENOENT, errno.ESTALE)  # ESTALE: what is open here, another machine has removed
 FOREIGN_AGE_S = 86_400.0  # what another machine left is touched no more, and unlocked
 HELD = "held"  # the file by which a scratch folder is locked; a partial entry's is its sums
 MENDS = 5  # how often a damaged entry is made anew, where others do it too and all at once
@@ -56,11 +59,15 @@ class StoreError(Exception):
     """The store cannot be read or written; the message is one line."""
 
 
+class MissingError(StoreError):
+    """There is no such entry."""
+
+
 class DamagedError(StoreError):
     """An entry is not as it was written."""
 
-    def __init__(self, path: Path, reason: str, remedy: str) -> None:
-        super().__init__(f"{path}: damaged ({reason}); {remedy}")
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: damaged ({reason}); delete its folder, then {AGAIN}")
         self.path, self.reason = path, reason
 
 
@@ -90,8 +97,10 @@ class Store:
                     shutil.rmtree(part, ignore_errors=True)
 
     def has(self, kind: str, key: str) -> bool:
-        """Tell whether there is such an entry."""
-        return self._place(kind, key).is_dir()
+        """Tell whether there is such an entry; a StoreError says that it cannot be told."""
+        place = self._place(kind, key)
+        with _reading(place):
+            return place.is_dir()
 
     def put(self, kind: str, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write an entry; one that is there already is kept, and this one dropped.
@@ -99,6 +108,7 @@ class Store:
         Raises:
             StoreError: it cannot be written; nothing of it is left.
         """
+        assert set(arrays) == set(KINDS[kind]), (kind, tuple(arrays))
         place = self._place(kind, key)
         part = _beside(place)
         try:
@@ -106,7 +116,6 @@ class Store:
             with (part / SUMS).open("wb") as sums:
                 _lock(sums)
                 files = {f"{k}.npy": _write(part / f"{k}.npy", x) for k, x in arrays.items()}
-                assert set(arrays) == set(KINDS[kind]), (kind, tuple(arrays))
                 said = {"kind": kind, "key": key, "files": files}
                 sums.write(json.dumps(said, indent=1).encode() + b"\n")
                 _to_disk(sums)
@@ -115,7 +124,7 @@ class Store:
             sync(place.parent)
             self._sound.add(place)
         except OSError as error:
-            if not place.is_dir():  # else another process has written it just now
+            if not self.has(kind, key):  # else another process has written it just now
                 raise StoreError(not_written(place, error)) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -130,34 +139,23 @@ class Store:
                 it is left out, only kind, key, names and sizes are compared.
 
         Raises:
-            StoreError: there is no such entry, or (DamagedError) it is not as it was written.
+            StoreError: there is no such entry (MissingError), it is not as it was written
+                (DamagedError), or it cannot be read, whatever it holds.
         """
         place = self._place(kind, key)
-        if not place.is_dir():
-            raise StoreError(f"{place}: not in the store; {AGAIN}")
-        remedy = f"delete its folder, then {AGAIN}"
-        if kind == "grid":  # not made by `maven features`, but where it is missing
-            remedy = "delete its folder, then run this again"
+        if not self.has(kind, key):
+            raise MissingError(f"{place}: not in the store; {AGAIN}")
         if place not in self._sound:
-            _verify(place, kind, key, check, remedy)
+            _verify(place, kind, key, check)
             if check:
                 self._sound.add(place)
-        arrays: Arrays = {}
-        for name in KINDS[kind]:
-            path = place / f"{name}.npy"
-            try:
-                arrays[name] = _mapped(path)
-            except (OSError, ValueError) as error:
-                raise DamagedError(path, _reason(error), remedy) from error
-        return arrays
+        return {name: _mapped(place / f"{name}.npy") for name in KINDS[kind]}
 
-    def made(
-        self, kind: str, key: str, make: Callable[[], Mapping[str, npt.NDArray[Any]]]
-    ) -> Arrays:
+    def made(self, kind: str, key: str, make: Make, *, check: bool = True) -> Arrays:
         """Return an entry's arrays; it is made where it is missing, and anew where it is damaged.
 
         Raises:
-            StoreError: it cannot be written, or is damaged again and again.
+            StoreError: it cannot be read or written, or is damaged again and again.
         """
         arrays: Mapping[str, npt.NDArray[Any]] | None = None
         for _ in range(MENDS):
@@ -165,12 +163,11 @@ class Store:
                 arrays = make() if arrays is None else arrays
                 self.put(kind, key, arrays)
             try:
-                return self.get(kind, key)
+                with suppress(MissingError):  # another process has just removed it to make it anew
+                    return self.get(kind, key, check=check)
             except DamagedError:
-                self._remove_damaged(kind, key)
-            except StoreError:  # another process has just removed it, to make it anew
-                pass
-        return self.get(kind, key)
+                self._remove_damaged(kind, key, check)
+        return self.get(kind, key, check=check)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -181,7 +178,10 @@ class Store:
         """
         new, part = not self.folder.exists(), _beside(self.folder / "work" / "any")
         try:
-            part.mkdir(parents=True)
+            try:
+                part.mkdir(parents=True)
+            except FileNotFoundError:  # another process has just removed the parent
+                part.mkdir(parents=True)
             held = (part / HELD).open("wb")
         except OSError as error:
             raise StoreError(not_written(part, error)) from error
@@ -196,17 +196,17 @@ class Store:
                 if new:
                     self.folder.rmdir()
 
-    def _remove_damaged(self, kind: str, key: str) -> None:
+    def _remove_damaged(self, kind: str, key: str, check: bool) -> None:
         """Remove an entry, if it still is damaged: another process may have made it anew."""
         place = self._place(kind, key)
         part = _beside(place)
         self._sound.discard(place)
         try:
-            self.get(kind, key)
+            self.get(kind, key, check=check)
             return
         except DamagedError as error:
             line = f"{error.path}: damaged ({error.reason}); made anew"
-        except StoreError:
+        except MissingError:
             return
         try:
             place.rename(part)  # so that nobody finds half of it
@@ -319,14 +319,23 @@ def _locked(part: Path) -> bool:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def _verify(place: Path, kind: str, key: str, content: bool, remedy: str) -> None:
-    """Compare an entry with its sums.
-
-    Raises:
-        DamagedError: it is another.
-    """
-    path = place / SUMS
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise what is found in a file, or not found, as damage; what hinders reading it is none."""
     try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno not in GONE:
+            raise StoreError(f"{path}: cannot be read ({_reason(error)})") from error
+        raise DamagedError(path, _reason(error)) from error
+
+
+def _verify(place: Path, kind: str, key: str, content: bool) -> None:
+    """Compare an entry with its sums; raises as `_reading` does."""
+    path = place / SUMS
+    with _reading(path):
+        if not path.exists():
+            raise ValueError("no checksums: of an earlier maven")
         with _regular(path).open("rb") as file:
             said = json.loads(file.read(SUMS_BYTES))
         if (said["kind"], said["key"]) != (kind, key):
@@ -335,20 +344,14 @@ def _verify(place: Path, kind: str, key: str, content: bool, remedy: str) -> Non
         if set(files) != {f"{name}.npy" for name in KINDS[kind]}:
             raise ValueError("it is of other files")
         expected = {name: (about["bytes"], about["sha256"]) for name, about in files.items()}
-    except FileNotFoundError as error:
-        raise DamagedError(path, "no checksums: of an earlier maven", remedy) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(path, _reason(error), remedy) from error
     for name, (size_bytes, sha256) in expected.items():
         path = place / name
-        try:
+        with _reading(path):
             held_bytes = _regular(path).stat().st_size
             if held_bytes != size_bytes:
                 raise ValueError(f"{held_bytes} bytes, not {size_bytes}")
             if content and _sha256(path) != sha256:
                 raise ValueError("its content has changed")
-        except (OSError, ValueError) as error:
-            raise DamagedError(path, _reason(error), remedy) from error
 
 
 def _sha256(path: Path) -> str:
@@ -362,30 +365,28 @@ def _sha256(path: Path) -> str:
 
 def _mapped(path: Path) -> npt.NDArray[Any]:
     """Map an array; what its header says must be what the file holds, to the byte."""
-    with _regular(path).open("rb") as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("an array file of a version that is not written here")
-        try:
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        except Exception as error:  # its parsers raise what they like: TokenError, for one
-            raise ValueError("its header cannot be read") from error
-        offset = file.tell()
-        held_bytes = file.seek(0, os.SEEK_END)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects")
-    wanted_bytes = offset + dtype.itemsize * math.prod(shape)
-    if min(shape, default=0) < 0 or wanted_bytes != held_bytes:
-        raise ValueError(f"{held_bytes} bytes; its header says {wanted_bytes}")
-    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+    with _reading(path):
+        with _regular(path).open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("an array file of a version that is not written here")
+            try:
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            except OSError:
+                raise
+            except Exception as error:  # its parsers raise what they like: TokenError, for one
+                raise ValueError("its header cannot be read") from error
+            offset = file.tell()
+            held_bytes = file.seek(0, os.SEEK_END)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        wanted_bytes = offset + dtype.itemsize * math.prod(shape)
+        if min(shape, default=0) < 0 or wanted_bytes != held_bytes:
+            raise ValueError(f"{held_bytes} bytes; its header says {wanted_bytes}")
+        return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
 
 
 def _regular(path: Path) -> Path:
-    """The same path; a pipe or a device in its place would be waited for.
-
-    Raises:
-        FileNotFoundError: there is nothing.
-        ValueError: it is no file.
-    """
+    """The same path; a pipe or a device in its place would be waited for."""
     path.stat()
     if not path.is_file():
         raise ValueError("not a file")

@@ -244,11 +244,7 @@ def without_a_third(features: Features, modality: str, seed: int) -> Features:
     at = np.searchsorted(ends_s, place_s, side="right").clip(max=count - 1)
     gone = place_s >= (ends_s - lengths_s)[at]
     values = np.where(gone[:, None], np.float32(0), features.values[modality])
-    return Features(
-        time_s,
-        {**features.values, modality: values},
-        features.observed | {modality: features.observed[modality] & ~gone},
-    )
+    return features.replaced(modality, values, features.observed[modality] & ~gone)
 
 
 def _only(clip: Clip, modality: str, seed: int) -> Features:

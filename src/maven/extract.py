@@ -26,7 +26,8 @@ from maven.transcript import TranscriptError
 # (what is being done, videos done, of how many)
 Progress = Callable[[str, int, int], None]
 
-UNREADABLE = (MediaError, TranscriptError, CorpusError)  # what a video is left out for
+# What a video is left out for. Of the store's own files, OSError comes as StoreError.
+UNREADABLE = (MediaError, TranscriptError, CorpusError, OSError)
 MOST_COMPARED = 5  # media files, to tell whether a corpus is the same under another name
 MOST_LINES = 5  # on damaged entries; more become one
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from maven.faces.association import REACH, START_SCORE
 from maven.faces.crop import TEMPLATE_PX
 from maven.faces.detect import CenterFace
 from maven.faces.shots import SAME_SHOT
+from maven.files import state
 from maven.media import MediaError
 from maven.observe import Seen, SeenFace, listen, look
 from maven.speech import SpeechSpan
@@ -45,11 +47,19 @@ if TYPE_CHECKING:
     from maven.encoders.base import Encoders, VisualEncoder
 
 Image = npt.NDArray[np.uint8]
-Version = tuple[int, ...]  # of a file: size, times of its content and its inode, inode
 # What is being done to a video; called again and again while it is.
 Report = Callable[[str], None]
 
 FORMAT = 2  # to be raised with every change of code that changes an entry's values
+
+
+@dataclass(frozen=True)
+class Source:
+    """A media file, what it was when it was hashed, and its hash."""
+
+    path: Path
+    version: tuple[int, ...]
+    sha256: str
 
 
 class _NoRecogniserError(Exception):
@@ -73,7 +83,6 @@ class Extractor:
         self._transcriber, self._asr = transcriber, asr
         self._speech = speech_settings()
         self._made_detector: CenterFace | None = None  # only where crops are missing
-        self._hashes: dict[Path, tuple[Version, str]] = {}
 
     @property
     def _detector(self) -> CenterFace:
@@ -104,83 +113,74 @@ class Extractor:
         crops = crops_of(video)
         if video.media is None and not crops:
             raise MediaError("neither a media file nor face crops")
-        media_sha256 = None if video.media is None else self._hash(video.media)
+        source = None if video.media is None else hashed(video.media)
         labels, count = None, None
         if video.labels is not None:
             labels, count = self._labels(video.labels)
         report("frames")
-        frames, timed = self._frames(video.media, media_sha256, count, crops)
+        frames, timed = self._frames(source, count, crops)
         if not len(timed["frame_s"]):
             raise MediaError("not one frame: neither label lines nor pictures")
         notes = frame_notes(int(timed["held"][0]), len(timed["frame_s"]))
         report("faces")
         if video.faces is None:
-            assert video.media is not None
-            assert media_sha256 is not None
-            visual = self._faces_in_media(video.media, media_sha256, video.person, report)
+            assert source is not None
+            visual = self._faces_in_media(source, video.person, report)
         else:
             visual = self._faces_in_crops(crops, timed["frame_s"], report)
             beyond = sum(number > len(timed["frame_s"]) for number, _ in crops)
             notes += [f"{beyond} face crops beyond the last frame are left out"] if beyond else []
         notes += [] if visual else ["no face"]
         audio = words = None
-        if video.media is not None and media_sha256 is not None:
+        if source is not None:
             report("voice")
-            audio, spans = self._voice(video.media, media_sha256, report)
+            audio, spans = self._voice(source, report)
             notes += [] if audio else ["no sound"]
             report("words")
-            words = self._words(video.media, media_sha256, spans, report)
+            words = self._words(source, spans, report)
             notes += [] if words else ["no words"]
         keys = (visual, audio, words, labels, frames)
-        return ClipKeys(video.name, video.split, video.person, media_sha256, *keys, tuple(notes))
+        sha256 = None if source is None else source.sha256
+        return ClipKeys(video.name, video.split, video.person, sha256, *keys, tuple(notes))
 
     def _entry(
         self,
         kind: str,
         make: Callable[[], Mapping[str, npt.NDArray[Any]]],
-        source: Path | None = None,
+        source: Source | None = None,
         **settings: object,
     ) -> tuple[str, Arrays]:
         """Return an entry's key and arrays; it is made where it is missing or damaged.
 
         Raises:
-            MediaError: the media file `source` is not the one that was hashed for the key.
+            MediaError: the media file is not the one that was hashed for the key.
         """
 
         def made() -> Mapping[str, npt.NDArray[Any]]:
             arrays = make()
-            if source is not None and version(source) != self._hashes[source][0]:
-                raise changed(source)
+            if source is not None and version(source.path) != source.version:
+                raise changed(source.path)
             return arrays
 
         name = key(kind=kind, format=FORMAT, **settings)
         return name, self._store.made(kind, name, made)
-
-    def _hash(self, path: Path) -> str:
-        now = version(path)
-        if self._hashes.get(path, (None,))[0] != now:
-            self._hashes[path] = now, media.media_hash(path)
-            if version(path) != now:
-                raise changed(path)
-        return self._hashes[path][1]
 
     def _labels(self, path: Path) -> tuple[str, int]:
         labels = read_labels(path)
         content = hashlib.sha256(labels.tobytes()).hexdigest()
         return self._entry("labels", lambda: {"labels": labels}, values=content)[0], len(labels)
 
-    def _frames(
-        self, path: Path | None, sha256: str | None, count: int | None, crops: Crops
-    ) -> tuple[str, Arrays]:
+    def _frames(self, source: Source | None, count: int | None, crops: Crops) -> tuple[str, Arrays]:
         least = max((number for number, _ in crops), default=0) if count is None else 0
 
         def make() -> Arrays:
-            held_s = None if path is None else frame_times(path, count)
+            held_s = None if source is None else frame_times(source.path, count)
             held = 0 if held_s is None else len(held_s)
             times_s = stretched(held_s, max(held, least) if count is None else count)
             return {"frame_s": times_s, "held": np.array([held])}
 
-        return self._entry("frames", make, path, media=sha256, labels=count, crops=least)
+        sha256 = None if source is None else source.sha256
+        return self._entry("frames", make, source, media=sha256, labels=count, crops=least)
 
     def _faces_in_crops(
         self, crops: Crops, frame_s: npt.NDArray[np.float64], report: Report
@@ -202,11 +202,11 @@ class Extractor:
         name, seen = self._entry("visual", make, **about)
         return name if len(seen["frames"]) else None
 
-    def _faces_in_media(self, path: Path, sha256: str, person: str, report: Report) -> str | None:
+    def _faces_in_media(self, source: Source, person: str, report: Report) -> str | None:
         encoder, detector = self._encoders.visual, self._detector
 
         def make() -> Arrays:
-            info = media.probe(path)
+            info = media.probe(source.path)
             face = None
             if info.video is not None:
                 seen = look(info, encoder, detector, None, lambda *_: report("faces"))
@@ -215,17 +215,17 @@ class Extractor:
                 return {"frames": np.zeros(0, int), "values": np.zeros((0, encoder.width), "f4")}
             return {"frames": face.encoded_rows + 1, "values": face.features}
 
-        about = visual_settings(encoder) | self.detection() | {"media": sha256, "side": person}
-        name, seen = self._entry("visual", make, path, **about)
+        about = (
+            visual_settings(encoder) | self.detection() | {"media": source.sha256, "side": person}
+        )
+        name, seen = self._entry("visual", make, source, **about)
         return name if len(seen["frames"]) else None
 
-    def _voice(
-        self, path: Path, sha256: str, report: Report
-    ) -> tuple[str | None, list[SpeechSpan]]:
+    def _voice(self, source: Source, report: Report) -> tuple[str | None, list[SpeechSpan]]:
         encoder = self._encoders.audio
 
         def make() -> Arrays:
-            info = media.probe(path)
+            info = media.probe(source.path)
             if info.audio is None:
                 nothing = np.zeros((0, encoder.width), np.float32)
                 return {"times_s": np.zeros(0), "values": nothing, "spans_s": np.zeros((0, 2))}
@@ -233,18 +233,16 @@ class Extractor:
             bounds_s = np.array([(s.start_s, s.end_s) for s in spans], float).reshape(-1, 2)
             return {"times_s": heard.times_s, "values": heard.values, "spans_s": bounds_s}
 
-        about: dict[str, Any] = {"media": sha256, "encoder": encoder.fingerprint}
+        about: dict[str, Any] = {"media": source.sha256, "encoder": encoder.fingerprint}
         about |= {"rate_hz": encoder.rate_hz, "context_s": encoder.context_s, "chunk_s": CHUNK_S}
-        name, heard = self._entry("audio", make, path, speech=self._speech, **about)
+        name, heard = self._entry("audio", make, source, speech=self._speech, **about)
         spans = [SpeechSpan(*bounds_s) for bounds_s in heard["spans_s"].tolist()]
         return (name if len(heard["times_s"]) else None), spans
 
-    def _words(
-        self, path: Path, sha256: str, spans: Sequence[SpeechSpan], report: Report
-    ) -> str | None:
+    def _words(self, source: Source, spans: Sequence[SpeechSpan], report: Report) -> str | None:
         """Find the words, then encode them: another text encoder recognises nothing anew."""
-        encoder, written = self._encoders.text, words_beside(path)
-        about: dict[str, Any] = {"media": sha256, "asr": self._asr, "speech": self._speech}
+        encoder, path, written = self._encoders.text, source.path, words_beside(source.path)
+        about: dict[str, Any] = {"media": source.sha256, "asr": self._asr, "speech": self._speech}
         about |= {} if written is None else {"file": written}
 
         def find() -> Arrays:
@@ -258,7 +256,7 @@ class Extractor:
             return words_arrays(transcript.words)
 
         try:
-            source, said = self._entry("transcript", find, path, **about)
+            found, said = self._entry("transcript", find, source, **about)
         except _NoRecogniserError:
             return None
         if not len(said["texts"]):
@@ -267,18 +265,30 @@ class Extractor:
         def make() -> Arrays:
             return {**said, "vectors": encode_words(said["texts"].tolist(), encoder)}
 
-        return self._entry("words", make, transcript=source, encoder=encoder.fingerprint)[0]
+        return self._entry("words", make, transcript=found, encoder=encoder.fingerprint)[0]
 
 
-def version(path: Path) -> Version:
-    """Tell cheaply whether a file's content may have changed.
+def hashed(path: Path) -> Source:
+    """Hash a media file.
+
+    Raises:
+        MediaError: it is missing, not a file, or empty, or changed while it was read.
+    """
+    now = version(path)
+    source = Source(path, now, media.media_hash(path))
+    if version(path) != now:
+        raise changed(path)
+    return source
+
+
+def version(path: Path) -> tuple[int, ...]:
+    """Tell cheaply whether a file's content may have changed: `maven.files.state`.
 
     Raises:
         MediaError: it is missing, not a file, or empty.
     """
     size_bytes(path)
-    is_now = path.stat()
-    return is_now.st_size, is_now.st_mtime_ns, is_now.st_ctime_ns, is_now.st_ino
+    return state(path.stat())
 
 
 def changed(path: Path) -> MediaError:

@@ -45,11 +45,15 @@ class Features:
 
     def without(self, modality: str) -> Features:
         """The same, as if one modality had not been observed."""
-        absent = np.zeros_like(self.values[modality])
+        values, observed = self.values[modality], self.observed[modality]
+        return self.replaced(modality, np.zeros_like(values), np.zeros_like(observed))
+
+    def replaced(self, modality: str, values: Floats, observed: npt.NDArray[np.bool_]) -> Features:
+        """The same with other values (t, d_m) and mask (t,) of one modality."""
         return Features(
             self.time_s,
-            ChainMap({modality: absent}, self.values),  # type: ignore[arg-type]
-            self.observed | {modality: np.zeros_like(self.observed[modality])},
+            ChainMap({modality: values}, self.values),  # type: ignore[arg-type]
+            self.observed | {modality: observed},
         )
 
 

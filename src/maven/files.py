@@ -1,6 +1,6 @@
 """Files are written whole or not at all: beside their place, then renamed; JSON is strict.
 
-Names are shown on one line.
+Names are shown on one line. A file's state tells cheaply whether its content may have changed.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def state(now: os.stat_result) -> tuple[int, ...]:
+    """What is another when a file, or what it holds, is; last the times of both, in ns."""
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
 def printable(text: str) -> str:

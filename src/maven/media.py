@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from maven.container import (
 )
 from maven.container import MediaError as MediaError  # of all that reads here
 from maven.container import MediaPath as MediaPath
+from maven.files import state
 from maven.part import WHOLE, Part, beginning, pictures_within
 from maven.resample import AUDIO_RATE_HZ as AUDIO_RATE_HZ  # of `AudioBlock`
 from maven.resample import Samples, contiguous, runs
@@ -253,23 +254,18 @@ def media_hash(path: MediaPath, progress: Callable[[], None] | None = None) -> s
     size_bytes(path)
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:  # network file systems look anew when one is opened
-        state, now_ns = _state(file), time.time_ns()
-        if known := _HASHES.get(state):
+        before, now_ns = state(os.fstat(file.fileno())), time.time_ns()
+        if known := _HASHES.get(before):
             return known
         while chunk := file.read(1 << 20):
             digest.update(chunk)
             if progress:
                 progress()
-        if state == _state(file) and now_ns - max(state[-2:]) > SETTLED_NS:
+        after = state(os.fstat(file.fileno()))
+        if before == after and now_ns - max(before[-2:]) > SETTLED_NS:
             _HASHES.clear()
-            _HASHES[state] = digest.hexdigest()
+            _HASHES[before] = digest.hexdigest()
     return digest.hexdigest()
-
-
-def _state(file: BinaryIO) -> tuple[int, ...]:
-    """What is another when a file, or what it holds, is: in the end when it was written to."""
-    now = os.fstat(file.fileno())
-    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
 def _timed(

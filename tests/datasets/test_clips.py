@@ -152,11 +152,6 @@ def test_the_values_are_read_from_disk_and_never_written(store: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     manifest = write_store(tmp_path)
-    load_clips(tmp_path, RATE_HZ)
-    path = next((tmp_path / "arrays" / "grid").rglob("visual.npy"))
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StoreError, match=r"visual\.npy"):
-        load_clips(tmp_path, RATE_HZ)
     key = manifest.clips[0].visual
     assert key is not None
     place = tmp_path / "arrays" / "visual" / key[:2] / key / "values.npy"

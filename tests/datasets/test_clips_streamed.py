@@ -65,3 +65,25 @@ def test_each_process_verifies_its_share(tmp_path: Path) -> None:
     for rank, world in ((2, 3), (0, 1)):
         with pytest.raises(StoreError, match=r"labels\.npy: damaged \(its content has changed\)"):
             load_clips(tmp_path, RATE_HZ, rank=rank, world=world)
+
+
+def test_a_damaged_grid_is_made_anew(tmp_path: Path) -> None:
+    """Of several processes, another one may have read it before: none of them goes on."""
+    write_store(tmp_path)
+    load_clips(tmp_path, RATE_HZ)
+    grids = sorted((tmp_path / "arrays" / "grid").rglob("visual.npy"))
+    before = [path.read_bytes() for path in grids]
+    for world in (1, 2):
+        grids[0].write_bytes(before[0][:-1] + bytes([before[0][-1] ^ 1]))
+        said = []
+        for rank in range(world):
+            try:
+                load_clips(tmp_path, RATE_HZ, rank=rank, world=world)
+            except StoreError as error:
+                said.append(str(error))
+        assert len(said) == world - 1
+        assert all(
+            line.endswith("content has changed); made anew; run this again") for line in said
+        )
+        assert [path.read_bytes() for path in grids] == before
+    load_clips(tmp_path, RATE_HZ, world=2)

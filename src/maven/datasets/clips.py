@@ -76,7 +76,8 @@ def load_clips(
 ) -> list[Clip]:
     """Load the clips of a feature store on a uniform grid.
 
-    What is placed on the grid is kept in the store, so the next time it is only mapped from disk.
+    What is placed on the grid is kept in the store, so the next time it is only mapped from disk;
+    where that is damaged, it is made anew.
     All that is read is compared with the store's checksums; of processes that load the same clips,
     each compares its share, which comes first, so that they do not make the same grids either.
 
@@ -99,6 +100,8 @@ def load_clips(
         k: _load(store, about, chosen[k], rate_hz, first <= k < end)
         for k in [*range(first, len(chosen)), *range(first)]
     }
+    if store.mended and world > 1:  # another process may have read what it was
+        raise StoreError(f"{store.mended[0]}; run this again")
     return [clips[k] for k in range(len(chosen))]
 
 
@@ -114,14 +117,14 @@ def _load(store: Store, manifest: Manifest, keys: ClipKeys, rate_hz: float, chec
         labels=keys.labels, visual=keys.visual, audio=keys.audio, words=keys.words,
     )  # fmt: skip
     grid_s = uniform_grid(frame_s[0], frame_s[-1] + 1 / rate_hz, rate_hz)
-    if not store.has("grid", place):
-        recording = load_entry(store, keys)
-        features = place_recording(recording, grid_s, manifest.widths)
-        arrays: Arrays = dict(features.values)
-        arrays["observed"] = np.stack([features.observed[m] for m in MODALITIES], 1)
-        arrays["labels"] = grid_labels(frame_s, frame_labels, grid_s)
-        store.put("grid", place, arrays)
-    held = store.get("grid", place, check=check)
+
+    def make() -> Arrays:
+        features = place_recording(load_entry(store, keys), grid_s, manifest.widths)
+        observed = np.stack([features.observed[m] for m in MODALITIES], 1)
+        labels = grid_labels(frame_s, frame_labels, grid_s)
+        return {**features.values, "observed": observed, "labels": labels}
+
+    held = store.made("grid", place, make, check=check)
     observed = np.array(held["observed"])
     features = Features(
         grid_s,
