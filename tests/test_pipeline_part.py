@@ -8,21 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import maven
 from answers import check_answer
 from demo_pieces import copy_piece
 from maven.checkpoint import Model
 from maven.media import MediaError
 from maven.pipeline import Analysis, Settings, analyze
+from maven.render.overlay import OverlayError
 from media_factory import tone, write_clip
-from toy_mini import save_toy_mini
 
 WORDS = "1\n00:00:00,200 --> 00:00:01,000\nSuch joy\n\n2\n00:00:02,200 --> 00:00:02,600\nhere.\n"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return maven.load(save_toy_mini(tmp_path_factory.mktemp("toy")), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +100,18 @@ def test_a_part_beyond_the_file_is_one_line(
 def test_settings_refuse_what_is_no_part(start_s: float, end_s: float) -> None:
     with pytest.raises(ValueError, match="accepted:"):
         Settings(start_s=start_s, end_s=end_s)
+
+
+@pytest.mark.parametrize("edges", [{"start_s": 2.6}, {"end_s": 0.2}])
+def test_who_is_seen_outside_the_part_is_shown_nowhere(
+    piece: Path, model: Model, tmp_path: Path, edges: dict[str, Any]
+) -> None:
+    """The overlay shows the whole file, and there nobody's face was looked for."""
+    analysis = analyze(piece, model, asr="none", **edges)
+    with pytest.raises(OverlayError, match=r"a part of the video.*; accepted: an ") as info:
+        analysis.overlay(tmp_path / "overlay.mp4", blur=True)
+    assert "\n" not in str(info.value)
+    assert list(tmp_path.iterdir()) == []
+    page = analysis.report(tmp_path / "report.html").read_text()
+    assert "no video to play: it would show more than the part analysed" in page
+    assert '"media":{"src":null,"poster":null,' in page

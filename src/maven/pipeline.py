@@ -13,7 +13,7 @@ import numpy as np
 from maven import media
 from maven.encoders.base import encode_words
 from maven.faces.detect import CenterFace, FaceDetector
-from maven.faces.track import FaceTrack, main_track
+from maven.faces.track import DETECT_HZ, FaceTrack, main_track
 from maven.observe import Progress, Seen, observe, rows_grid
 from maven.part import Part
 from maven.rows import CHUNK_ROWS, Boxes, Person, Rows
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from maven.render.tables import Chunk
 
 ACCEPTED_FACES = ("main", "all")
-BLUR_HZ = 10.0  # of rows, at least, for faces to be blurred: as often as they are looked for
+BLUR_HZ = DETECT_HZ  # of rows, at least, for faces to be blurred: as often as they are looked for
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,19 @@ class Analysis:
 
         Raises:
             OverlayError: there is no picture, or the file cannot be written; or faces shall be
-                blurred that were looked for in fewer than `BLUR_HZ` pictures a second.
+                blurred that were looked for in fewer than `BLUR_HZ` pictures a second, or in a part
+                of the file: the overlay shows all of it.
         """
         from maven.render.overlay import OverlayError, write_overlay
         from maven.render.shown import Face
 
-        rate_hz = self.provenance["settings"]["rate_hz"]
+        settings = self.provenance["settings"]
+        rate_hz = settings["rate_hz"]
+        if blur and {"start_s", "end_s"} & settings.keys():
+            raise OverlayError(
+                f"{path}: faces were looked for in a part of the video, which is drawn whole: they"
+                " cannot be blurred; accepted: an analysis of the whole file"
+            )
         if blur and rate_hz is not None and rate_hz < BLUR_HZ:
             raise OverlayError(
                 f"{path}: faces were looked for {rate_hz:g} times a second, too seldom to blur"

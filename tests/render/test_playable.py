@@ -335,6 +335,33 @@ def test_what_cannot_be_read_is_the_source_s_fault(tmp_path: Path) -> None:
         copy()
 
 
+def swapped_fragments(path: Path) -> Path:
+    """An mp4 in fragments (ISO 14496-12, 8.8), of which the second comes before the first."""
+    drawn = write_clip(path.with_name("drawn.mp4"), frame_times_s=TIMES_S[:20],
+                       video_options={"g": "10", "bf": "0"})  # fmt: skip
+    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(str(drawn)) as old, av.open(str(path), "w", options=options) as new:
+        twin = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = twin
+                new.mux(packet)
+    content, at, starts = path.read_bytes(), 0, dict[bytes, list[int]]()
+    while at < len(content):
+        starts.setdefault(content[at + 4 : at + 8], []).append(at)
+        at += int.from_bytes(content[at : at + 4], "big")
+    (first, second), end = starts[b"moof"], starts[b"mfra"][0]
+    path.write_bytes(content[:first] + content[second:end] + content[first:second])
+    return path
+
+
+def test_what_an_mp4_does_not_take_as_it_is_is_encoded(tmp_path: Path) -> None:
+    source = swapped_fragments(tmp_path / "swapped.mp4")
+    playable = write_playable(source, tmp_path / "p.mp4")
+    assert playable is not None
+    assert [read_number(frame.rgb) for frame in frames(playable.path)] == [*range(10, 20)]
+
+
 def test_progress_rises_to_the_end(tmp_path: Path) -> None:
     told: list[tuple[str, float, float | None]] = []
     source = write_clip(tmp_path / "a.mkv", frame_times_s=LATER_S)

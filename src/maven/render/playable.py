@@ -6,6 +6,7 @@ differ in what they do with a start that is not 0. `offset_s` is that place on t
 
 from __future__ import annotations
 
+import errno
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,23 +169,31 @@ def _streams(container: Any) -> list[Any]:
 def _remuxed(
     source: Any, streams: list[Any], target: Path, offset_s: float, limit_bytes: int | None
 ) -> bool:
-    """Copy packets, earlier by `offset_s`; False where one has no time, or they are too many."""
+    """Copy packets, earlier by `offset_s`.
+
+    False where one has no time, they are too many, or an mp4 does not take them: out of order.
+    """
     done_bytes = 0
-    with created(target, MUXER) as container:
-        twins = {stream.index: container.add_stream_from_template(stream) for stream in streams}
-        for packet in source.demux(streams):
-            if not packet.size:  # the end of a stream
-                continue
-            done_bytes += packet.size
-            if packet.dts is None or packet.pts is None:
-                return False
-            if limit_bytes is not None and done_bytes > limit_bytes:
-                return False
-            shift = round(offset_s / packet.time_base)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            packet.stream = twins[packet.stream.index]
-            with written(target):
-                container.mux(packet)
+    try:
+        with created(target, MUXER) as container:
+            twins = {stream.index: container.add_stream_from_template(stream) for stream in streams}
+            for packet in source.demux(streams):
+                if not packet.size:  # the end of a stream
+                    continue
+                done_bytes += packet.size
+                if packet.dts is None or packet.pts is None:
+                    return False
+                if limit_bytes is not None and done_bytes > limit_bytes:
+                    return False
+                shift = round(offset_s / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = twins[packet.stream.index]
+                with written(target):
+                    container.mux(packet)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
     return limit_bytes is None or target.stat().st_size <= limit_bytes
 
 

@@ -47,6 +47,9 @@ def write_report(
 ) -> Path:
     """Write a page that shows an answer beside its video, in one file without references.
 
+    Where a part of a file was analysed, neither video nor picture of the file is embedded: they
+    would show what lies outside of it.
+
     Args:
         analysis: of any clip.
         target: the .html, written beside its place and renamed.
@@ -65,11 +68,14 @@ def write_report(
     target.parent.mkdir(parents=True, exist_ok=True)
     shown, path = dict(shown or view(analysis)), analysis.media.path
     shown |= {"media": dict(NOTHING_TO_PLAY), "notes": list(shown["notes"])}
-    picture = poster(path)
+    cut = {"start_s", "end_s"} & analysis.provenance.get("settings", {}).keys()
+    picture = None if cut else poster(path)
     if picture is not None:
         shown["media"]["poster"] = data_url(picture, "image/jpeg")
     kind = "sound" if analysis.media.video is None else "video"
-    if not video:
+    if cut:
+        shown["notes"].append(f"no {kind} to play: it would show more than the part analysed")
+    elif not video:
         shown["notes"].append(f"no {kind} to play: it was left out of this report")
     elif not _embed(shown, path, limit_bytes - len(_page(shown)), target.parent, progress):
         size = f"{limit_bytes / 1e6:g} MB"
