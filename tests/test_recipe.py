@@ -14,6 +14,7 @@ from maven.recipe import (
     TrainConfig,
     TrainError,
     check_keys,
+    parse,
     parse_overrides,
     resolve,
     train_config,
@@ -145,6 +146,7 @@ def test_changes_go_into_their_section_and_leave_the_rest() -> None:
     [
         ({}, "features must name a feature store, got None"),
         ({"features": 3}, "features must name a feature store, got 3"),
+        ({"features": "~no-such-user/x"}, "features: ~no-such-user/x: no such home"),
         ({"features": "s", "epochs": 3}, "unknown key epochs; accepted: features, encoders"),
         ({"features": "s", "train": {"lr": 1}}, "unknown key train.lr; accepted: epochs"),
         ({"features": "s", "train": [1]}, r"train must be a mapping, got \[1\]"),
@@ -162,6 +164,13 @@ def test_changes_go_into_their_section_and_leave_the_rest() -> None:
 def test_a_wrong_file_is_refused(config: Any, reason: str) -> None:
     with pytest.raises(TrainError, match=reason) as caught:
         resolve(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1" + ":1" * 200 + ".5", "a: &x [1]\nb: *x", "[" * 5000, "[1"])
+def test_what_yaml_cannot_read_is_one_line(text: str) -> None:
+    with pytest.raises(TrainError, match=r"^no YAML: ") as caught:
+        parse(text)
     assert "\n" not in str(caught.value)
 
 

@@ -145,7 +145,7 @@ def test_missing_and_unknown_options(run: Run, place: Place) -> None:
         ("features @corpus -o o --asr ears", "'auto'"),
         ("features @corpus -o o --device tpu", "accepted: auto, cpu"),
         ("convert published @text.pth -o o", "not a PyTorch checkpoint"),
-        ("train @bad.yaml", "no YAML file"),
+        ("train @bad.yaml", "bad.yaml: no YAML: while parsing"),
         ("train @nowhere.yaml", "no feature store"),
         ("train @damaged.yaml", "values.npy: damaged"),
         ("train @c.yaml network.width=7", "network: width and join_width must be multiples"),

@@ -239,6 +239,14 @@ def test_a_run_is_not_begun_twice_nor_resumed_on_other_features(
     assert facts["run"] != facts["features"]  # the others were told, none waits
 
 
+@pytest.mark.parametrize("text", ["epochs: 3", "name: x", "train: 3", "train: {epochs: 0}"])
+def test_a_changed_configuration_is_not_resumed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(TrainError, match="^" + str(tmp_path)) as caught:
+        run_training(None, tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
 # --- stops on the way --------------------------------------------------------------------------
 
 

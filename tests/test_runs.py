@@ -91,6 +91,9 @@ def test_without_a_configuration_there_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("- 1\n- 2\n")
     with pytest.raises(TrainError, match=r"config\.yaml cannot be read"):
         Run(tmp_path).config()
+    (tmp_path / "config.yaml").write_text("a: &x [1]\nb: *x\n")  # a few lines may fill the memory
+    with pytest.raises(TrainError, match=r"config\.yaml cannot be read: no YAML: an alias"):
+        Run(tmp_path).config()
     with pytest.raises(TrainError, match=r"environment\.json cannot be read"):
         Run(tmp_path).environment()
 

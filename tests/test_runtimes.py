@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from maven.checkpoint import MINI_FOLDER, ModelError, load, load_network
 from maven.encoders.base import EncoderError
-from toy_mini import save_toy_mini
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of weights alone."""
-    return save_toy_mini(tmp_path_factory.mktemp("models") / "toy")
 
 
 def refusal(error: type[Exception], folder: Path, **asked: Any) -> str:
@@ -77,6 +71,13 @@ def test_damaged_graphs_are_refused(mini: Path, part: str) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     error = EncoderError if part == "text" else ModelError
     assert path.name in refusal(error, mini, runtime="onnx")
+
+
+@pytest.mark.parametrize("name", ["model", "visual", "audio"])
+def test_weights_beside_graphs_are_looked_at_before_they_are_read(mini: Path, name: str) -> None:
+    os.truncate(mini / f"{name}.safetensors", 2**36)  # sparse: nothing of it is on the disk
+    message = refusal(ModelError, mini, runtime="onnx")
+    assert f"{name}.safetensors: no weights of maven's: {2**36} bytes; accepted: up to" in message
 
 
 def test_threads_hold_for_torch_too(toy: Path) -> None:

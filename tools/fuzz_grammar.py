@@ -59,6 +59,7 @@ SETTINGS = (
     "fold: !!int ''\n", "fold: !!bool x\n", "name: !!timestamp x\n", "fold: !!float ''\n",
     "train: !!set {epochs}\n", "network: !!omap [a]\n", "x: !!pairs [[a]]\n",
     "train: {smoothing_s: [x]}\n", "network: {head: {a: b}}\n", "fold: [0]\n", "features: [x]\n",
+    "fold: 1" + ":1" * 200 + ".5\n",
 )  # fmt: skip
 
 SRT = """1

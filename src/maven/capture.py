@@ -21,7 +21,7 @@ from maven import media
 from maven.media import AudioBlock, Frame
 from maven.resample import AUDIO_RATE_HZ, mono
 
-NOTHING_YET_S = 0.005
+NOTHING_YET_S = 0.005  # to wait where a device has nothing yet and does not wait itself
 PIECE_S = 0.05  # of a file's sound
 DRIFT = 5e-4  # of a sound card's clock, at most
 LEAD_S = 0.3  # before a file begins to play

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from maven.config import MODALITIES, SLACK_S, MavenConfig
 from maven.encoders.base import Encoders
 from maven.encoders.build import KINDS, EncoderSpec, own_file
+from maven.encoders.mini import MAX_BYTES as MAX_MINI_BYTES
 from maven.encoders.mini import mini_fingerprint
 from maven.tensors import check_size
 
@@ -30,7 +31,7 @@ Mask = npt.NDArray[np.bool_]
 
 GRAPHS = {part: f"onnx/{part}.onnx" for part in ("network", "visual", "audio")}
 ABOUT = "maven"  # key of the metadata
-MAX_BYTES = 2**31  # of a graph, as protobuf has it
+MAX_BYTES = 2**31  # of a graph, as protobuf has it, and of the weights that it was made from
 CROP_BATCH = 16  # from 8 on, more at once is not faster
 
 
@@ -194,21 +195,34 @@ def read_folder(
     """
     graphs = {part: read_graph(folder / file, part, threads) for part, file in GRAPHS.items()}
     weights_hash = str(graphs["network"].about.get("weights_sha256"))
-    weights = folder / "model.safetensors"
-    if weights.is_file():
-        same = hashlib.sha256(weights.read_bytes()).hexdigest() == weights_hash
-        _check(same, folder / GRAPHS["network"], weights)
-    for modality in ("visual", "audio"):
-        source = own_file(folder, specs[modality])
+    source = folder / "model.safetensors"
+    try:
         if source.is_file():
-            same = mini_fingerprint(modality, source) == graphs[modality].about.get("fingerprint")
-            _check(same, folder / GRAPHS[modality], source)
+            check_size(source, MAX_BYTES)
+            _check(_sha256(source) == weights_hash, folder / GRAPHS["network"], source)
+        for modality in ("visual", "audio"):
+            source = own_file(folder, specs[modality])
+            if source.is_file():
+                check_size(source, MAX_MINI_BYTES)
+                mark = graphs[modality].about.get("fingerprint")
+                same = mini_fingerprint(modality, source) == mark
+                _check(same, folder / GRAPHS[modality], source)
+    except (OSError, ValueError) as error:
+        raise GraphError(f"{source}: no weights of maven's: {error}") from error
     text = KINDS["mini"].load("text", own_file(folder, specs["text"]), None, "cpu", True)
     try:
         encoders = Encoders(OnnxVisual(graphs["visual"]), OnnxAudio(graphs["audio"]), text)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise GraphError(f"{folder}: a graph does not say what it is: {error!r:.200}") from error
     return Portable(OnnxNetwork(graphs["network"], config), encoders, weights_hash)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _check(same: bool, graph: Path, weights: Path) -> None:

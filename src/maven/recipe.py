@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from maven.checkpoint import BAD_CONTENT
 from maven.config import MODALITIES, PRESETS, MavenConfig
 from maven.datasets.clips import FOLDS
 from maven.losses import LOSSES
@@ -29,7 +30,7 @@ from maven.losses import LOSSES
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("32-true", "bf16-mixed")
 LONGEST = 1000  # characters of a message
-YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+YAML_ERRORS = (yaml.YAMLError, *BAD_CONTENT)
 TYPES = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
 
 
@@ -220,7 +221,10 @@ def resolve(config: Mapping[str, Any], changes: Mapping[str, Any] | None = None)
         resolved[name] = {key: _number(v) for key, v in (resolved[name] or {}).items()}
     if not isinstance(resolved["features"], (str, Path)):
         raise TrainError(f"features must name a feature store, got {resolved['features']!r}")
-    resolved["features"] = str(Path(resolved["features"]).expanduser().absolute())
+    try:
+        resolved["features"] = str(Path(resolved["features"]).expanduser().absolute())
+    except RuntimeError:  # "~somebody"
+        raise TrainError(f"features: {resolved['features']}: no such home") from None
     if resolved["preset"] not in tuple(PRESETS):
         raise TrainError(f"no preset {resolved['preset']!r}; accepted: {', '.join(PRESETS)}")
     fold = resolved["fold"]

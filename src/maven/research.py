@@ -259,7 +259,7 @@ def _resolved(config: Path, changes: list[str], debug: bool) -> dict[str, Any]:
         try:
             content = parse(config.read_text(encoding="utf-8")) or {}
         except (UnicodeDecodeError, TrainError) as error:
-            raise TrainError(f"{config}: no YAML file: {error}") from error
+            raise TrainError(f"{config}: {error}") from error
         try:
             overrides = parse_overrides(changes)
             resolved = resolve(content, overrides)

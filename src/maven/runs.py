@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from maven.checkpoint import BAD_CONTENT, ModelCard, save
 from maven.encoders.build import EncoderSpec
 from maven.files import whole
-from maven.recipe import TrainError
+from maven.recipe import TrainError, parse
 
 if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
@@ -119,11 +119,11 @@ class Run:
         """
         path = self.folder / "config.yaml"
         try:
-            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+            return dict(parse(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             lack = f"holds no run to resume: it has no {path.name}"
             raise TrainError(f"{self.folder} {lack}") from error
-        except (*BAD_CONTENT, yaml.YAMLError) as error:
+        except (*BAD_CONTENT, TrainError) as error:
             raise TrainError(f"{path} cannot be read: {_one_line(error)}") from error
 
     def environment(self) -> dict[str, Any]:

@@ -255,7 +255,11 @@ def run_training(
         ConvertError, EncoderError: no such weights to start from.
         ModelError: no such device.
     """
-    resolved = Run(folder).config() if resume else resolve(config or {})
+    given = Run(folder).config() if resume else config or {}
+    try:
+        resolved = resolve(given)
+    except TrainError as error:
+        raise TrainError(f"{folder}: {error}" if resume else str(error)) from error
     settings = train_config(resolved)
     manifest = read_manifest(resolved["features"], resolved["encoders"])
     try:

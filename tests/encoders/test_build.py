@@ -86,6 +86,15 @@ def test_mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(name, tmp_path / f"{name}.safetensors", "cpu") for name in INSIDE]
 
 
+def test_mini_is_looked_for_in_the_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    specs = {name: EncoderSpec("mini", "x.safetensors") for name in INSIDE}
+    assert "model/x.safetensors: not the weights" in refused(specs, folder=tmp_path / "model")
+
+
 def test_faults_are_one_line(tmp_path: Path) -> None:
     two = {name: INSIDE[name] for name in ("visual", "audio")}
     assert "given for visual, audio; needed: one each for visual, audio, text" in refused(two)

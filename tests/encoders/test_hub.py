@@ -79,6 +79,7 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
 
 def test_faults_of_folders(tmp_path: Path) -> None:
     assert "no such folder" in refused(tmp_path / "nowhere")
+    assert "no such home" in refused("~no-such-user/model")
     assert "has no config.json" in refused(put(tmp_path / "a", "model.safetensors"))
     assert "model.safetensors or pytorch_model.bin" in refused(put(tmp_path / "b", "config.json"))
     assert "neither a folder nor" in refused("/no/such/folder")

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import uvicorn
+from uvicorn.server import ServerState
 from websockets.sync.client import connect
 
 from maven.web import patience
@@ -58,3 +60,15 @@ def test_an_answer_may_take_longer(port: int) -> None:
 def test_a_web_socket_stays(port: int) -> None:
     with connect(f"ws://127.0.0.1:{port}/") as open_socket:
         assert open_socket.recv(timeout=10) == "still here"
+
+
+def test_nothing_waits_for_who_has_left() -> None:
+    async def come_and_go() -> bool:
+        config = uvicorn.Config(application, lifespan="off")
+        config.load()
+        protocol = patience.Patient(config, ServerState(), {})
+        protocol.connection_made(MagicMock(asyncio.Transport))
+        protocol.connection_lost(None)
+        return protocol._patience.cancelled()
+
+    assert asyncio.run(come_and_go())

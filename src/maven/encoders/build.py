@@ -88,10 +88,11 @@ def build(
             )
     loaded = {}
     for modality, spec in specs.items():
-        if spec.kind == "mini" and folder is not None:
-            own_file(folder, spec)
-        inside = folder / spec.source if folder is not None else None
-        source = inside if inside is not None and inside.exists() else spec.source
+        source: str | Path = spec.source
+        if folder is not None and spec.kind == "mini":
+            source = own_file(folder, spec)
+        elif folder is not None and (folder / source).exists():
+            source = folder / source
         loaded[modality] = KINDS[spec.kind].load(modality, source, spec.revision, device, offline)
     return Encoders(**loaded)
 

@@ -34,7 +34,10 @@ def folder_of(
     Raises:
         EncoderError: no such folder or model, a file is missing, or the hub cannot be reached.
     """
-    folder = Path(source).expanduser()
+    try:
+        folder = Path(source).expanduser()
+    except RuntimeError:  # "~somebody"
+        raise EncoderError(f"{source}: no such home") from None
     if folder.is_dir():
         for names in required:
             if not any((folder / name).is_file() for name in names):

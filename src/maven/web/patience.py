@@ -15,7 +15,12 @@ class Patient(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
-        self.loop.call_later(FIRST_REQUEST_S, self._leave)
+        self._patience = self.loop.call_later(FIRST_REQUEST_S, self._leave)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more, so that nothing of the connection is kept."""
+        self._patience.cancel()
+        super().connection_lost(exc)
 
     def _leave(self) -> None:
         if self.cycle is None and self in self.connections:  # else it is a WebSocket by now
