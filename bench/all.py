@@ -1,4 +1,4 @@
-"""All figures of the program in one run: one Markdown file, one JSON file.
+"""All figures of the program but those of batches in one run: one Markdown and one JSON file.
 
 python bench/all.py -o FOLDER [--only NAME ...] [--quick]
 

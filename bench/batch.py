@@ -34,7 +34,11 @@ import av
 
 import machine
 from machine import DATA, Report, arguments, spread
+from packets import copy_part
 from predict import one_frame
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+from two_nodes import family
 
 CONFIGURATIONS = ("local-1", "local-2", "ray-2")
 LEAST_RATIO, MOST_OVERHEAD = 1.8, 0.10  # asked: two workers against one, Ray against local
@@ -105,22 +109,6 @@ def _cut_up(source: Path, folder: Path, seconds: float) -> Iterator[Piece]:
         yield Piece(path, source, key_s, until_s - key_s)
 
 
-def copy_part(source: Path, target: Path, begin_s: float, end_s: float) -> None:
-    """Copy the packets from a key frame's time up to another time; they begin at zero."""
-    with av.open(str(source)) as old, av.open(str(target), "w") as new:
-        streams = [*old.streams.video[:1], *old.streams.audio[:1]]
-        twins = {s.index: new.add_stream_from_template(s) for s in streams}
-        for packet in old.demux(streams):
-            if packet.dts is None or packet.pts is None:
-                continue
-            if not begin_s <= float(packet.pts * packet.time_base) < end_s:
-                continue
-            shift = round(begin_s / packet.time_base)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            packet.stream = twins[packet.stream.index]
-            new.mux(packet)
-
-
 @dataclass
 class Taken:
     """What one run of the command took; peaks in MB, of single processes."""
@@ -129,14 +117,6 @@ class Taken:
     parent_mb: float = 0.0
     worker_mb: float = 0.0
     others_mb: float = 0.0
-
-
-def below(pid: int) -> Iterator[int]:
-    """Yield the processes that a process has started, and theirs."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield int(child)
-            yield from below(int(child))
 
 
 def memory_mb(pid: int) -> float:
@@ -155,7 +135,7 @@ def watched(pid: int, taken: Taken) -> Iterator[None]:
             try:
                 taken.parent_mb = max(taken.parent_mb, memory_mb(pid))
                 others_mb = 0.0
-                for child in below(pid):
+                for child in family(pid)[1:]:
                     mb = memory_mb(child)
                     if WORKER in Path(f"/proc/{child}/cmdline").read_text():
                         taken.worker_mb = max(taken.worker_mb, mb)
@@ -235,7 +215,9 @@ def side_by_side(
         )  # fmt: skip
     report.say(
         "Clips a minute and times real time are of medians, without start-up.",
-        clips=[[p.source.name, p.start_s, p.length_s, p.path.stat().st_size] for p in made],
+        clips=[
+            [str(p.source.absolute()), p.start_s, p.length_s, p.path.stat().st_size] for p in made
+        ],
     )
     if {"local-1", "local-2"} <= pace.keys():
         ratio = pace["local-1"] / pace["local-2"]
@@ -285,18 +267,15 @@ def dry_run(report: Report, folder: Path, small: Path, rows: int) -> None:
             else:
                 os.link(source, path)
             writer.writerow((f"row-{number:07d}", f"links/{path.name}"))
-    command = [sys.executable, "-m", "maven.cli", "batch", str(folder / "rows.csv"), "--dry-run",
-               "-o", str(folder / "dry"), "--asr", "none", "--offline"]  # fmt: skip
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds, peak_mb = time.monotonic() - began, usage.ru_maxrss / 1024
-    assert status == 0, f"the dry run ended with {status}"
-    kept = seconds < MOST_ROWS_S and peak_mb < MOST_ROWS_MB
+    options = ("--dry-run", "--asr", "none", "--offline")
+    taken = run(folder / "rows.csv", folder / "dry", *options)
+    peak_mb = max(taken.parent_mb, taken.worker_mb)
+    kept = taken.seconds < MOST_ROWS_S and peak_mb < MOST_ROWS_MB
     report.say(
-        f"Dry run over {rows:,} rows: {seconds:.1f} s, {peak_mb:.0f} MB at most in one process"
-        f" (asked: below {MOST_ROWS_S} s and {MOST_ROWS_MB} MB; {'kept' if kept else 'missed'})",
-        rows=rows, dry_run_s=seconds, dry_run_mb=peak_mb,
+        f"Dry run over {rows:,} rows: {taken.seconds:.1f} s, {peak_mb:.0f} MB at most in one"
+        f" process (asked: below {MOST_ROWS_S} s and {MOST_ROWS_MB} MB;"
+        f" {'kept' if kept else 'missed'})",
+        rows=rows, dry_run_s=taken.seconds, dry_run_mb=peak_mb,
     )  # fmt: skip
 
 

@@ -248,7 +248,7 @@ def disturbances(bench: Bench) -> dict[str, tuple[float | None, Callable[[Path, 
         return run
 
     def within(*contexts: Callable[[], Any]) -> Callable[[Path, int], Floats]:
-        def run(path: Path, seed: int) -> Floats:
+        def run(path: Path, _: int) -> Floats:
             with ExitStack() as stack:
                 for context in contexts:
                     stack.enter_context(context())

@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 SIMULATED = 40_000  # files of a pass that are played through; what is beyond goes on at their pace
 LEAST_WORKERS = 200  # to which a large fleet is made smaller
+ENOUGH = 0.8  # efficiency of a fleet that is worth its price
 HOUR_S = 3600.0
 
 
@@ -138,7 +139,7 @@ class Run:
     def bottleneck(self) -> str:
         """What a larger fleet would wait for."""
         between_s = self.wall_s - self.plan_s - self.index_s
-        if self.efficiency > 0.8:
+        if self.efficiency > ENOUGH:
             return "cores"
         shares = {
             "listing": self.plan_s / self.wall_s,
@@ -177,8 +178,7 @@ def simulate(costs: Costs, fleet: Fleet, load: Load, seed: int = 0) -> Run:
         costs, plan_s=costs.plan_s * k, commit_s=costs.commit_s * k, index_s=costs.index_s * k
     )
     share = 1 / (fleet.parents * k)
-    fleet = replace(fleet, workers=workers // k, storage_bytes_s=fleet.storage_bytes_s * share,
-                    parents=fleet.parents)  # fmt: skip
+    fleet = replace(fleet, workers=workers // k, storage_bytes_s=fleet.storage_bytes_s * share)
     files = max(1, files // k)
     count = min(files, SIMULATED)
     parents = max(1, min(fleet.parents, SIMULATED // count))

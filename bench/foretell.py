@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from batch import copy_part
 from costs import one_core
 from fleet import Costs, Fleet, Load, play
 from machine import Report
+from packets import copy_part
 from stages import analyse
 
 
-def foretell(report: Report, measured: dict[str, Any], costs: Costs, data: Path) -> None:
+def foretell(report: Report, measured: dict[str, Any], costs: Costs) -> None:
     """Compare each run with engine local with what is foretold; start-up is in neither.
 
     The clips are cut once more and analysed one by one on one core, which gives their seconds.
     """
     # The largest files are begun first: those of most bytes, not those that take longest.
     clips = sorted((tuple(clip) for clip in measured["clips"]), key=lambda clip: -clip[3])
-    took_s = {clip: alone_s(data / "clips" / clip[0], clip[1], clip[2]) for clip in {*clips}}
+    took_s = {clip: alone_s(Path(clip[0]), clip[1], clip[2]) for clip in {*clips}}
     work_s = np.array([took_s[clip] for clip in clips])
     columns = ("engine-workers", "measured, s", "foretold, s", "error")
     report.table("Foretold against measured, without start-up", columns)

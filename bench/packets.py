@@ -18,6 +18,22 @@ def cut(source: Path, target: Path, length_s: float = 0.0) -> None:
             out.mux(packet)
 
 
+def copy_part(source: Path, target: Path, begin_s: float, end_s: float) -> None:
+    """Copy the packets from a key frame's time up to another time; they begin at zero."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = [*old.streams.video[:1], *old.streams.audio[:1]]
+        twins = {s.index: new.add_stream_from_template(s) for s in streams}
+        for packet in old.demux(streams):
+            if packet.dts is None or packet.pts is None:
+                continue
+            if not begin_s <= float(packet.pts * packet.time_base) < end_s:
+                continue
+            shift = round(begin_s / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = twins[packet.stream.index]
+            new.mux(packet)
+
+
 def repeat(source: Path, target: Path, times: int) -> float:
     """Write a clip `times` times in a row, packets copied; return its length in seconds."""
     with av.open(str(source)) as first, av.open(str(target), "w") as out:

@@ -5,9 +5,9 @@ python bench/scale.py [--json FILE] [--measured FILE] [--against FILE] [--pictur
 
 First the parts of a batch are measured (`costs.py`, some minutes), or read with `--measured` from
 the `--json` of another run. Then batches of a thousand to ten million hours are played through
-(`fleet.py`, seconds). `--against` takes the `--json` of `bench/batch.py` and compares its runs with
-what the simulation foretells of them. `--into` puts the tables into a page, each between
-`<!-- measured by bench/scale.py: NAME -->` and `<!-- end -->`.
+(`fleet.py`, seconds). `--against` takes the `--json` of `bench/batch.py`, whose clips must lie
+where they did, and compares its runs with what the simulation foretells. `--into` puts the tables
+into a page, each between `<!-- measured by bench/scale.py: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import costs
-from fleet import HOUR_S, Costs, Fleet, Load, Run, simulate
+from fleet import ENOUGH, HOUR_S, Costs, Fleet, Load, Run, simulate
 from foretell import foretell
-from machine import DATA, Report, arguments, put_into
+from machine import Report, arguments, put_into
 
 HOURS = (1e3, 1e5, 1e7)
 BATCHES = {f"{hours:,.0f} h": Load(hours) for hours in HOURS}  # files of 20 minutes
@@ -32,7 +32,6 @@ BATCHES["1,000 h of 10 s clips"] = Load(1e3, mean_s=10.0, sigma=0.3)
 WORKERS = (1, 10, 100, 1_000, 10_000, 100_000)
 NODE_WORKERS = 64  # cores of a machine
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
-ENOUGH = 0.8  # efficiency of a fleet that is worth its price
 
 # Assumed, not measured: bytes a second in all, and of one reader.
 FILE_SERVER, BUCKET = (1e9, 1e8), (5e10, 5e7)
@@ -85,9 +84,10 @@ def measure(runs: int, files: int, rows: int, device: str) -> dict[str, Any]:
     return found
 
 
-def costs_of(found: dict[str, Any], engine: str, form: str = costs.TYPICAL) -> Costs:
-    """Turn what was measured into the simulation's costs."""
-    worker, parent, of_engine = found["workers"][form], found["parent"], found["engines"][engine]
+def costs_of(found: dict[str, Any], engine: str) -> Costs:
+    """Turn what was measured into the simulation's costs, of the typical format."""
+    worker, parent = found["workers"][costs.TYPICAL], found["parent"]
+    of_engine = found["engines"][engine]
     return Costs(
         compute_s=worker["compute_s"],
         file_s=worker["file_s"],
@@ -330,7 +330,7 @@ def main() -> None:
     if given.picture:
         draw(runs, given.picture)
     if given.against:
-        foretell(report, json.loads(given.against.read_text()), costs_of(found, "local"), DATA)
+        foretell(report, json.loads(given.against.read_text()), costs_of(found, "local"))
     if given.into:
         report.put_into(given.into)
     report.close()

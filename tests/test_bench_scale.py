@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -19,23 +17,12 @@ import av
 import numpy as np
 import pytest
 
-from benches import benches
+from benches import BENCH, benches
 from demo_pieces import DEMO
 
 FILES = 400
-
-
-PROGRAMS = (
-    "machine",
-    "fleet",
-    "packets",
-    "predict",
-    "stages",
-    "batch",
-    "costs",
-    "foretell",
-    "scale",
-)
+PROGRAMS = ("machine", "fleet", "packets", "predict", "stages", "batch", "costs", "foretell",
+            "scale")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +285,10 @@ def test_the_command_prints_draws_and_fills_a_page(
     )
     assert text.endswith("11 PB | 22 PB | 108 TB | 72 TB | 60 GB |\n\n<!-- end -->\nAfter")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert json.loads(record.read_text())["measured"] == measured()
+    content = json.loads(record.read_text())
+    assert content["measured"] == measured()
+    for name in content["tables"]:
+        assert mark("bench/scale.py", name) in page_of_scale()
 
 
 def test_a_report_goes_into_its_place_of_a_page(
@@ -319,11 +309,38 @@ def test_a_report_goes_into_its_place_of_a_page(
     assert "\n".join(table) in capsys.readouterr().out
 
 
-def test_the_page_has_a_place_for_what_both_programs_print(programs: SimpleNamespace) -> None:
-    page = (Path(programs.batch.__file__).parents[1] / "docs" / "scale.md").read_text()
-    assert "<!-- measured by bench/batch.py: maven batch -->" in page
-    for way in programs.scale.WAYS:
-        assert re.search(rf"<!-- measured by bench/scale.py: [^>]*{way} -->", page)
+def mark(program: str, name: str) -> str:
+    return f"<!-- measured by {program}: {name} -->\n"
+
+
+def page_of_scale() -> str:
+    return (BENCH.parent / "docs" / "scale.md").read_text()
+
+
+def test_the_record_of_a_batch_finds_its_clips_again(
+    programs: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `--against` knew real clips by their names alone."""
+
+    def run(inputs: Path, out: Path, *options: str) -> Any:
+        out.mkdir()
+        return programs.batch.Taken(2.0 if inputs.name == "clips" else 1.0, 5.0, 7.0)
+
+    monkeypatch.setattr(programs.batch, "run", run)
+    monkeypatch.chdir(DEMO.parent)
+    (tmp_path / "clips").mkdir()
+    made = programs.batch.pieces([Path(DEMO.name)], tmp_path / "clips", 2, 2.0)
+    given = SimpleNamespace(configurations=("local-1",), runs=1)
+    path = tmp_path / "record.json"
+    report = programs.machine.Report("maven batch", path)
+    programs.batch.side_by_side(report, tmp_path, made, given)
+    programs.batch.dry_run(report, tmp_path, made[0].path, 3)
+    report.close()
+    record = json.loads(path.read_text())
+    assert {clip[0] for clip in record["clips"]} == {str(DEMO)}
+    assert record["dry_run_mb"] == 7.0  # of the command's processes, not of this one
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 4
+    assert mark("bench/batch.py", "maven batch") in page_of_scale()
 
 
 def test_pieces_are_long_enough_and_begin_at_zero(
@@ -347,7 +364,7 @@ def test_memory_and_processes_are_seen(programs: SimpleNamespace) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         for _ in range(100):
-            if children := list(programs.batch.below(process.pid)):
+            if children := programs.batch.family(process.pid)[1:]:
                 break
             time.sleep(0.05)
         assert len(children) == 1
@@ -359,18 +376,17 @@ def test_a_measured_run_is_foretold(
     programs: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Six times the same piece: one worker takes six times as long as it alone, two three times."""
-    (tmp_path / "clips").mkdir()
-    shutil.copyfile(DEMO, tmp_path / "clips" / "demo.mp4")
     rows = [
         {"configuration": name, "seconds": [11.0], "start_s": [1.0]}
         for name in ("local-1", "local-2", "ray-2")
     ]
-    run = {"clips": [["demo.mp4", 0.0, 1.0, 1000]] * 6, "tables": {"6 clips, 6 s of video": rows}}
+    run = {"clips": [[str(DEMO), 0.0, 1.0, 1000]] * 6, "tables": {"6 clips, 6 s of video": rows}}
     path = tmp_path / "record.json"
     report = programs.machine.Report("Foretold", path)
-    programs.foretell.foretell(report, run, programs.fleet.Costs(0.1), tmp_path)
+    programs.foretell.foretell(report, run, programs.fleet.Costs(0.1))
     report.close()
-    one, two = json.loads(path.read_text())["tables"]["Foretold against measured, without start-up"]
+    ((name, (one, two)),) = json.loads(path.read_text())["tables"].items()
+    assert mark("bench/scale.py", name) in page_of_scale()
     assert one["measured_s"] == two["measured_s"] == 10
     assert one["foretold_s"] == pytest.approx(2 * two["foretold_s"])
     assert 0.05 < one["foretold_s"] / 6 < 5

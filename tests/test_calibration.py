@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from commands import Run, one_thread, runner
+from commands import Run
 from demo_pieces import copy_piece
 from maven.checkpoint import MINI_FOLDER, load, read_card
 from maven.intervals import LEAST_VIDEOS
 from maven.pipeline import analyze
 from planted import write_store
 from tiny_bench import mini_encoders
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    with one_thread():
-        yield runner(tmp_path, monkeypatch, capsys)
 
 
 def without_intervals(folder: Path) -> Path:

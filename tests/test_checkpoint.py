@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 import socket
@@ -40,7 +39,7 @@ from maven.config import MavenConfig
 from maven.encoders.base import EncoderError
 from maven.intervals import SETS, Intervals, name_of
 from maven.model import Maven
-from toy_mini import save_toy_mini
+from toy_mini import Bomb
 
 
 @pytest.fixture(autouse=True)
@@ -58,20 +57,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-@pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_mini(tmp_path_factory.mktemp("models") / "toy")
-
-
 @pytest.fixture
 def copy(toy: Path, tmp_path: Path) -> Path:
     """A model folder to break."""
     return Path(shutil.copytree(toy, tmp_path / "copy"))
-
-
-@pytest.fixture(scope="session")
-def model(toy: Path) -> Model:
-    return load(toy, device="cpu")
 
 
 def refusal(error: type[Exception], call: Callable[..., Any], *arguments: Any, **named: Any) -> str:
@@ -296,16 +285,6 @@ def test_encoders_that_do_not_fit_are_refused(copy: Path) -> None:
     message = refusal(ModelError, load, copy, device="cpu")
     assert "64 audio features" in message
     assert "11" in message
-
-
-class Bomb:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.trace),)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from maven.model import Maven
 from maven.portable import GRAPHS, GraphError, read_graph
 from maven.recipe import TrainError
 from maven.runs import Progress, Run
-from toy_mini import save_toy_mini
+from toy_mini import Bomb
 
 CHILD = """
 import json, resource, sys
@@ -52,21 +52,6 @@ print(json.dumps(told), int(status["VmHWM"].split()[0]))
 MOST_BYTES = 2**30  # that loading, or refusing, any of these may take, with torch
 
 Change = Callable[[Path], None]
-
-
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.trace),)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_mini(tmp_path_factory.mktemp("models") / "toy")
 
 
 def headed(header: dict[str, Any] | bytes, data: bytes = b"", length: int | None = None) -> bytes:

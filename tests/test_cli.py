@@ -21,26 +21,15 @@ from maven import checkpoint, cli
 from maven.render import tables
 from media_factory import write_clip
 from toy_mini import save_toy_mini
-from toy_paper import save_toy_paper
 
 TIMES_S = [k / 25 for k in range(10)]
 SUBTITLES = "1\n00:00:00,600 --> 00:00:01,200\nSuch joy\n"
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_mini(tmp_path_factory.mktemp("models") / "toy")
-
-
-@pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A face and a voice, 1.5 s."""
     return copy_piece(tmp_path_factory.mktemp("clips") / "clip.mp4")
-
-
-@pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_paper(tmp_path_factory.mktemp("shelf")).parent
 
 
 @pytest.fixture

@@ -9,25 +9,14 @@ import numpy as np
 import pytest
 
 import maven
-from commands import Run, here, runner
+from commands import Run, here
 from demo_pieces import copy_piece
 from maven.checkpoint import Model
 from maven.config import MODALITIES
 from maven.explanation import Explanation, ExplanationError, explain
 from media_factory import write_clip
-from toy_mini import save_toy_mini
 
 WORDS = "1\n00:00:00,600 --> 00:00:01,200\nSuch joy!\n"
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_mini(tmp_path_factory.mktemp("models") / "toy")
-
-
-@pytest.fixture(scope="module")
-def model(toy: Path) -> Model:
-    return maven.load(toy, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +35,6 @@ def found(clip: Path, model: Model) -> Explanation:
 @pytest.fixture
 def bars(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "bars.mp4", frame_times_s=[k / 25 for k in range(10)])
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(tmp_path, monkeypatch, capsys)
 
 
 def test_the_answer_is_that_of_analyze(found: Explanation, clip: Path, model: Model) -> None:

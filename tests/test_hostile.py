@@ -4,45 +4,57 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hostile
-import hostile_judge
 import maven
+import soak_hostile
 import traced
-from hostile_judge import judged, manifest
+from soak_batch import Found
 
 ASSETS = Path(maven.__file__).parent / "assets"
-TOOLS = Path(hostile.__file__).parent
 COUNT = 45
 LEAST_FULL = 500
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hostile") / "corpus"
-    hostile.make(ASSETS, folder, 0, COUNT, secrets(folder))
-    return folder
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Found]]:
+    """Where a batch of them was, and what the soak says of it."""
+    work = tmp_path_factory.mktemp("hostile")
+    with pytest.MonkeyPatch.context() as patch:
+        # OpenCV, imported by another test, leaves a search of the current folder in it.
+        patch.delenv("LD_LIBRARY_PATH", raising=False)
+        return work, soak_hostile.hostile(ASSETS, work, COUNT, 0)
 
 
-def secrets(folder: Path) -> Path:
-    return folder.with_name("secrets")
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_each_ends_as_it_should_and_nothing_else_is_touched(
+    ended: tuple[Path, list[Found]],
+) -> None:
+    _, found = ended
+    assert all(line.good for line in found), found
+    assert found[0].what.startswith(f"{COUNT} files")
+    assert "0 offences" in found[-1].came
 
 
-def test_the_same_seed_gives_the_same_files(corpus: Path, tmp_path: Path) -> None:
-    hostile.make(ASSETS, tmp_path / "again", 0, COUNT, secrets(corpus))
-    for row in manifest(corpus):
-        one, other = corpus / row["file"], tmp_path / "again" / row["file"]
+def test_the_same_seed_gives_the_same_files(
+    ended: tuple[Path, list[Found]], tmp_path: Path
+) -> None:
+    work, _ = ended
+    cases = hostile.make(ASSETS, tmp_path, 0, COUNT, work / "secrets")
+    for case in cases:
+        name = os.fsdecode(case.name)
+        one, other = (folder / case.kind / name for folder in (work / "hostile", tmp_path))
         assert one.is_symlink() == other.is_symlink()
         if one.is_file() and not one.is_symlink():
-            assert one.read_bytes() == other.read_bytes(), row["file"]
-    assert len(manifest(corpus)) == COUNT
-    assert len({row["kind"] for row in manifest(corpus)}) >= 10
+            assert one.read_bytes() == other.read_bytes(), case.name
+    assert len(cases) == COUNT
+    assert len({case.kind for case in cases}) >= 10
 
 
 def test_there_are_as_many_as_are_wanted(tmp_path: Path) -> None:
@@ -53,52 +65,64 @@ def test_there_are_as_many_as_are_wanted(tmp_path: Path) -> None:
     assert max(Counter(case.kind for case in cases).values()) < 2 * len(cases) / 3
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
-def test_each_ends_as_it_should_and_nothing_else_is_touched(corpus: Path, tmp_path: Path) -> None:
-    """Links lead out of the folder of whoever follows them: a batch's listing does not."""
-    for row in manifest(corpus):
-        if row["kind"] == "links":
-            (corpus / row["file"]).unlink(missing_ok=True)
-    work, log = tmp_path / "work", tmp_path / "log"
-    work.mkdir()
-    calls = ["strace", "-f", "-y", "-qq", "-e", "trace=%file,%network", "-o", str(log)]
-    judge = [hostile_judge.__file__, str(corpus), "--work", str(work), "--out", str(work / "told")]
-    # OpenCV, imported by another test, leaves a search of the current folder in it.
-    environment = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
-    command = [*calls, sys.executable, *judge]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stdout + run.stderr[-2000:]
-    assert f"{COUNT} files" in run.stdout
-    counts, offences = traced.judged(
-        [log], traced.Judge([corpus, TOOLS], [work], [secrets(corpus)])
-    )
-    assert not offences
-    assert counts["read"] > COUNT
-    assert counts["written"] > 0
-
-
 # How they are judged
 
 
-def test_offences_of_outcomes_are_seen() -> None:
-    row = {"kind": "names", "file": "a", "ends": "result", "what": "x"}
-    good = {"state": "done", "error": None, "seconds": 1.0, "again": False, "peak_bytes": 1}
-    limits = hostile_judge.Limits(time_s=10.0)
-    bad = [
-        {"state": "failed", "error": "a: no"},
-        {"state": "failed", "error": "two\nlines"},
-        {"state": "odd"},
-        {"seconds": 99.0},
-        {"peak_bytes": 2**40},
+def judged(*changes: dict[str, Any], ends: str = "either") -> dict[str, bool]:
+    """What is found of nine files that end well, but for some of them."""
+    rows = [
+        {"id": f"{k}", "state": "done", "error": None, "seconds": 1.0, "attempts": 1}
+        for k in range(9)
     ]
-    assert judged([row], {"a": good}, limits) == ([], [])
-    for change in bad:
-        assert judged([row], {"a": good | change}, limits)[0]
-    assert judged([row], {}, limits)[0]
-    stopped = good | {"state": "failed", "error": "took longer than 10 s", "again": True}
-    assert judged([row] * 3, {"a": stopped}, limits)[0] == []
-    assert "stopped 9 of 9" in judged([row] * 9, {"a": stopped}, limits)[0][-1]
+    made = {row["id"]: {"kind": "a", "ends": ends} for row in rows}
+    rows[-1]["id"] += "/"  # a folder
+    for row, change in zip(rows, changes, strict=False):
+        row |= change
+    rows = [row for row in rows if row["state"]]
+    return {line.what: line.good for line in soak_hostile.judged(rows, made)}
+
+
+FAILED = {"state": "failed", "error": "a: no"}
+STOPPED = {"state": "failed", "error": "took longer than 60 s", "attempts": 2}
+
+
+def test_offences_of_outcomes_are_seen() -> None:
+    assert all(judged().values())
+    assert all(judged(FAILED, {**FAILED, "attempts": 2}).values())
+    assert all(judged(STOPPED, STOPPED, STOPPED, ends="result").values())
+    for changes in (
+        [{"state": None}],
+        [{"id": "stranger"}],
+        [{"state": "waiting"}],
+        [STOPPED] * 4,
+        [{"attempts": 2}] * 4,
+        [{**STOPPED, "error": "crashed the decoder (SIGSEGV)"}],
+        [{"seconds": 99.0}],
+        [{**FAILED, "error": "two\nlines"}],
+        [{**FAILED, "error": ""}],
+        [{**FAILED, "error": "x" * 3000}],
+        [{**FAILED, "error": "an internal error (KeyError)"}],
+    ):
+        assert list(judged(*changes).values()).count(False) == 1, changes
+    for ends, change in (("result", FAILED), ("error", {})):
+        assert not judged(change, ends=ends)["ended otherwise than they must"]
+
+
+def test_what_stops_files_is_said_by_its_kind() -> None:
+    errors = ("needs more memory than 1 GiB", "made no progress for 120 s",
+              "ended without an answer (exit code 1)")  # fmt: skip
+    rows = [{"id": e, "state": "failed", "error": e, "seconds": 1, "attempts": 2} for e in errors]
+    made = {error: {"kind": "a", "ends": "either"} for error in errors}
+    (stopped,) = (f for f in soak_hostile.judged(rows, made) if f.what.startswith("stopped"))
+    assert stopped.came.startswith("1 by memory, 1 by time, 1 by an end without an answer, 0 by")
+
+
+def test_files_are_known_by_the_ids_that_a_batch_gives_them(tmp_path: Path) -> None:
+    """Else names that cannot be printed were never looked at."""
+    text = "kind,file,ends,what\nnames,names/bell\a.mp4,result,x\n"
+    (tmp_path / hostile.MANIFEST).write_text(text)
+    (id,) = soak_hostile.manifest(tmp_path)
+    assert id.startswith("names/bell\\x07.mp4~")
 
 
 LINES: dict[str, str | None] = {
@@ -117,6 +141,10 @@ LINES: dict[str, str | None] = {
     '7 openat(AT_FDCWD</w>, "/proc/self/status", O_RDONLY) = 3</proc/7/status>': None,
     '7 openat(AT_FDCWD</w>, "/proc/1/environ", O_RDWR) = 3</proc/1/environ>': "writes outside",
     '7 openat(AT_FDCWD</w>, "/dev/null", O_RDWR) = 3</dev/null>': None,
+    f'7 execve("{sys.executable}", ["python", "-m", "x"], 0x7f /* 9 vars */) = 0': None,
+    '7 execve("/usr/bin/curl", ["curl", "a.b"], 0x7f /* 9 vars */) = 0': "starts another program",
+    '7 execveat(5</usr>, "bin/curl", ["curl"], 0x7f /* 9 vars */, 0) = 0': "starts another program",
+    '7 execve("/w/secret/s", ["s"], 0x7f /* 9 vars */) = -1 EACCES (No)': "of a secret",
 }  # fmt: skip
 
 

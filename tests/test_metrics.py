@@ -23,19 +23,10 @@ from maven.metrics import (
     sign_agreement,
     valid_labels,
 )
+from scored_clips import slow_ccc
 
 Floats = npt.NDArray[np.float64]
 series = st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=2, max_size=40)
-
-
-def lin(x: Floats, y: Floats) -> float:
-    """2 s_xy / (s_x^2 + s_y^2 + (mean difference)^2), sums written out, divisor n."""
-    n = len(x)
-    x_mean, y_mean = math.fsum(x) / n, math.fsum(y) / n
-    s_xy = math.fsum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / n
-    s_x = math.fsum((a - x_mean) ** 2 for a in x) / n
-    s_y = math.fsum((b - y_mean) ** 2 for b in y) / n
-    return 2 * s_xy / (s_x + s_y + (x_mean - y_mean) ** 2)
 
 
 def noisy(n: int, seed: int = 0, offset: float = 0.3) -> tuple[Floats, Floats]:
@@ -51,7 +42,7 @@ def test_it_is_lins_formula(pairs: list[tuple[float, float]]) -> None:
     if np.ptp(x) < 1e-6 or np.ptp(y) < 1e-6:
         return
     found = ccc(x, y)
-    assert math.isclose(found, lin(x, y), rel_tol=1e-7, abs_tol=1e-7)
+    assert math.isclose(found, slow_ccc(x, y), rel_tol=1e-7, abs_tol=1e-7)
     assert abs(found) <= 1 + 1e-12
     assert math.isclose(found, ccc(y, x), rel_tol=1e-12, abs_tol=1e-15)
 
@@ -219,7 +210,7 @@ def test_intervals_are_percentiles_over_parts_drawn_again_and_concatenated() -> 
         drawn = np.concatenate(
             [part for part, n in zip(parts, counts, strict=True) for _ in range(n)]
         )
-        both.append([lin(drawn[:, k], drawn[:, k + 2]) for k in range(2)])
+        both.append([slow_ccc(drawn[:, k], drawn[:, k + 2]) for k in range(2)])
     valence, arousal = np.array(both).T
     expected = {
         "ccc_valence": valence,

@@ -9,18 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from commands import Run, here, runner
+from commands import Run, here
 from maven.checkpoint import MINI_FOLDER
 from maven.datasets.corpora import PROXY_VA
 from toy_mini import save_toy_mini
 
 CARD = MINI_FOLDER / "MODEL_CARD.md"
 ASKED = ("not a medical device", "decisions about people", "not what a person feels")
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

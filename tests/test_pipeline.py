@@ -27,15 +27,9 @@ from maven.render.summary import summarize
 from maven.transcript import TranscriptError
 from media_factory import remux, tone, write_clip
 from toy_mini import save_toy_mini
-from toy_paper import save_toy_paper
 
 TIMES_S = [k / 25 for k in range(28)]  # up to 1.08 s
 WORDS = "1\n00:00:00,600 --> 00:00:01,000\nSuch joy\n\n2\n00:00:01,200 --> 00:00:01,400\nhere.\n"
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return maven.load(save_toy_mini(tmp_path_factory.mktemp("toy")), device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -326,11 +320,6 @@ def test_a_name_that_is_not_text(model: Model, tmp_path: Path) -> None:
 
 
 # The paper's encoders
-
-
-@pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_paper(tmp_path_factory.mktemp("shelf")).parent
 
 
 def test_paper_runs_through_the_same_path(

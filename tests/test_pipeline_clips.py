@@ -9,16 +9,9 @@ import av
 import numpy as np
 import pytest
 
-import maven
 from answers import check_answer
 from maven.checkpoint import Model
 from maven.pipeline import Analysis, analyze
-from toy_mini import save_toy_mini
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return maven.load(save_toy_mini(tmp_path_factory.mktemp("toy")), device="cpu")
 
 
 def analysis_of(clips_dir: Path, name: str, model: Model, **options: Any) -> Analysis:

@@ -14,12 +14,6 @@ from demo_pieces import DEMO, copy_piece
 from maven import media
 from maven.faces.detect import CenterFace
 from maven.render.overlay import OverlayError
-from toy_mini import save_toy_mini
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy_mini(tmp_path_factory.mktemp("models") / "toy")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from affwild2_factory import faces, label
-from commands import Outcome, Run, here, one_thread, runner
+from commands import Outcome, Run, here
 from demo_pieces import copy_piece
 from maven.checkpoint import load_network, read_card
 from maven.config import MODALITIES
@@ -41,14 +40,6 @@ for words in {commands}:
 heavy = ("torch", "numpy", "av", "cv2", "pandas", "matplotlib", "yaml", "lightning_fabric")
 print("loaded:", *(name for name in heavy if name in sys.modules))
 """
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    with one_thread():
-        yield runner(tmp_path, monkeypatch, capsys)
 
 
 # --- help --------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from commands import Run, here, one_thread, runner
+from commands import Run, here
 from demo_pieces import copy_piece
 from maven.ablate import GRIDS
 from maven.checkpoint import MINI_FOLDER, load_network, read_card
@@ -38,14 +37,6 @@ class Trained:
     recipe: Path
     folder: Path
     said: str
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    with one_thread():
-        yield runner(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,6 +16,16 @@ from maven.encoders.faces import FaceNet, MiniVisual
 from maven.encoders.voices import MiniAudio, VoiceNet, numbered
 from maven.encoders.words import BUCKETS, MiniText
 from maven.model import Maven
+
+
+class Bomb:
+    """Makes a folder when it is unpickled: what a hostile model may hold."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
 
 
 def save_toy_mini(folder: Path, seed: int = 0) -> Path:

@@ -124,11 +124,10 @@ def _uniform(data: bytes) -> bytes:
 
 
 def _nested(data: bytes) -> bytes:
-    tree: list[list[object]] = [[b"trak", b""]]
     inner = b""
     for _ in range(10_000):
         inner = media.joined([[b"udta", inner]])
-    tree = [*media.boxes(data)]
+    tree = media.boxes(data)
     for box in media.found(tree, b"moov"):
         box[1].insert(0, [b"udta", inner])
     return media.joined(tree)
@@ -187,15 +186,15 @@ def outside(material: Material, secrets: Path) -> Iterator[Case]:
     for ending in ("mp4", "mov"):
         name = b"dref." + ending.encode()
         what = "samples that lie in another file (dref)"
-        yield Case("references", name, "either", what, lambda path: _write(path, moved))
+        yield Case("references", name, "either", what, lambda path: files.write(path, moved))
     for name in files.NAMES:
         raw = name if isinstance(name, bytes) else name.encode()
         what = f"named {os.fsdecode(raw)!a}"
-        yield Case("names", raw + b".mp4", "result", what, lambda path: _write(path, clip))
+        yield Case("names", raw + b".mp4", "result", what, lambda path: files.write(path, clip))
     for k, (ending, what, ends, make) in enumerate(files.transcripts(secrets)):
 
         def beside(path: Path, ending: str = ending, make: files.Make = make) -> None:
-            _write(path, clip)
+            files.write(path, clip)
             make(path.with_suffix("." + ending))
 
         yield Case("transcripts", f"{k:02}.mp4".encode(), ends, f".{ending} beside: {what}", beside)
@@ -205,11 +204,7 @@ def _written(
     table: Iterator[tuple[str, str, Callable[[], bytes]]],
 ) -> Iterator[tuple[str, str, files.Make]]:
     for ending, what, content in table:
-        yield ending, what, lambda path, content=content: _write(path, content())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+        yield ending, what, lambda path, content=content: files.write(path, content())
 
 
 def make(clips: Path, folder: Path, seed: int, count: int | None, secrets: Path) -> list[Case]:

@@ -142,7 +142,7 @@ def contents(clip: bytes) -> Iterator[tuple[str, str, Make]]:
     """Give (ending, what it is, how it is made) of what is no media, or not what its name says."""
 
     def whole(content: bytes) -> Make:
-        return lambda path: _wrote(path, content)
+        return lambda path: write(path, content)
 
     page = b"<!doctype html><script>fetch('http://127.0.0.1:9/')</script><h1>404</h1>\n"
     program = b"MZ" + bytes(58) + b"\x80\0\0\0" + bytes(64) + b"PE\0\0" + bytes(512)
@@ -281,7 +281,7 @@ def transcripts(folder: Path) -> Iterator[tuple[str, str, str, Make]]:
     }
     for what, (ending, ends, content) in table.items():
         data = content if isinstance(content, bytes) else content.encode()
-        yield ending, what, ends, lambda path, data=data: _wrote(path, data)
+        yield ending, what, ends, lambda path, data=data: write(path, data)
     yield "srt", "1 GB that takes no room", "error", lambda path: _sparse(path, b"1\n", 1 << 30)
     yield "srt", "a folder", "result", Path.mkdir
     yield "srt", "a named pipe", "result", lambda path: os.mkfifo(path)
@@ -290,7 +290,8 @@ def transcripts(folder: Path) -> Iterator[tuple[str, str, str, Make]]:
     yield "srt", "a link to a secret", "result", lambda path: path.symlink_to(secret)
 
 
-def _wrote(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write a file, and give nothing back."""
     path.write_bytes(content)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ class Form:
     audio: str | None = None
     pixels: str = "yuv420p"
     rate_hz: int = SOUND_HZ
-    size_px: tuple[int, int] | None = None
     options: tuple[tuple[str, str], ...] = ()
     layout: str = "mono"
     pictures_hz: int = PICTURES_HZ
@@ -134,17 +133,17 @@ def _sound(clip: Path) -> Sound:
     return np.pad(heard, (0, wanted - len(heard)))
 
 
-def write(path: Path, piece: Piece, form: Form, **codec_options: str) -> None:
+def write(path: Path, piece: Piece, form: Form) -> None:
     """Write a piece in a form; one thread, so that the bytes are always the same."""
     options = EXACT | dict(form.options)
     with av.open(str(path), "w", container_options=options) as container:
         packets: list[Any] = []
         video = audio = None
         if form.video:
-            more = {"strict": "-2", "threads": "1", "flags": "+bitexact"} | codec_options
+            more = {"strict": "-2", "threads": "1", "flags": "+bitexact"}
             video = container.add_stream(form.video, rate=form.pictures_hz, options=more)
-            height, width = form.size_px or piece.pictures[0].shape[:2]
-            video.width, video.height, video.pix_fmt = width, height, form.pixels
+            video.height, video.width = piece.pictures[0].shape[:2]
+            video.pix_fmt = form.pixels
         if form.audio:
             more = {"strict": "-2", "flags": "+bitexact"}
             audio = container.add_stream(form.audio, rate=form.rate_hz, layout=form.layout)
@@ -324,13 +323,9 @@ def remuxed(
     target: Path,
     change: Callable[[int, Any], Any] = lambda k, packet: packet,
     swap: bool = False,
-    **options: str,
 ) -> None:
     """Copy packets, each as `change` gives it (None: left out); `swap`: into another's stream."""
-    with (
-        av.open(str(source)) as old,
-        av.open(str(target), "w", container_options=EXACT | options) as new,
-    ):
+    with av.open(str(source)) as old, av.open(str(target), "w", container_options=EXACT) as new:
         twins = [new.add_stream_from_template(stream) for stream in old.streams]
         for k, packet in enumerate(old.demux()):
             if packet.dts is None:
@@ -342,9 +337,9 @@ def remuxed(
                 new.mux(changed)
 
 
-def form(ending: str, **changes: Any) -> Form:
-    """The first of `FORMS` with an ending, changed."""
-    return replace(next(one for one in FORMS if one.ending == ending), **changes)
+def form(ending: str) -> Form:
+    """The first of `FORMS` with an ending."""
+    return next(one for one in FORMS if one.ending == ending)
 
 
 def with_subtitles(

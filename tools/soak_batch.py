@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from demo_pieces import DEMO, copy_piece
+from demo_pieces import copy_piece
 
 OUTPUT = ("results", "index.parquet", "errors.csv", "index.html", "batch.sqlite")
 OF_THE_RUN = ("seconds", "finished", "attempts")  # columns of the index, not of the file
@@ -30,13 +28,9 @@ class Found:
 
 
 def make_clips(sources: Path, folder: Path, number: int, seed: int, length_s: float = 3.0) -> Path:
-    """Fill a folder with pieces of real clips, of a third of `length_s` up to it.
-
-    The demo clip stands in where `sources` holds none. Nothing is encoded anew.
-    """
+    """Fill a folder with pieces of clips, of a third of `length_s` up to it, not encoded anew."""
     random_ = random.Random(seed)
-    found = sorted(p for p in sources.iterdir() if p.suffix in COPIED) if sources.is_dir() else []
-    found = found or [DEMO]
+    found = sorted(path for path in sources.iterdir() if path.suffix in COPIED)
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(number):
         source = found[index % len(found)]
@@ -101,31 +95,10 @@ def left_over(out: Path) -> list[str]:
     return sorted(path.relative_to(out).as_posix() for path in strangers)
 
 
-def descendants(pid: int) -> list[int]:
-    """Processes that a process has started, and those that they have, where /proc tells."""
-    found: list[int] = []
-    for child in _children(pid):
-        found += [child, *descendants(child)]
-    return found
-
-
-def _children(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            yield from map(int, task.read_text().split())
-        except OSError:  # it has ended
-            continue
-
-
 def fresh(folder: Path) -> Path:
     """Remove a folder, to begin anew."""
     shutil.rmtree(folder, ignore_errors=True)
     return folder
-
-
-def one_thread() -> dict[str, Any]:
-    """An environment in which libraries take one thread."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def shown(found: Sequence[Found]) -> str:

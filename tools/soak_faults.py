@@ -12,16 +12,8 @@ import time
 from pathlib import Path
 
 import maven
-from soak_batch import (
-    Found,
-    descendants,
-    differences,
-    fingerprint,
-    finish,
-    fresh,
-    left_over,
-    start,
-)
+from soak_batch import Found, differences, fingerprint, finish, fresh, left_over, start
+from two_nodes import family
 
 Options = tuple[str, ...]
 Ran = subprocess.CompletedProcess[str]
@@ -31,20 +23,24 @@ SMALL_BYTES = 400_000  # of a disk that is soon full
 def faults(clips: Path, work: Path, options: Options) -> list[Found]:
     """Damage the output of a batch in many ways, and look at what the next run says and does."""
     out = fresh(work / "faulty")
-    finish(clips, out, *options)
+    calm = finish(clips, out, *options)
+    assert calm.returncode == 0, calm.stderr
     wanted = fingerprint(out)
     results = sorted((out / "results").rglob("*.parquet"))
     found = []
 
     def again(what: str, *, says: str, redone: int) -> None:
-        """The next run says what it found, does so many files again, and ends as before."""
+        """The next run notes what it found ("": nothing), does so many again, ends as before."""
         ran = finish(clips, out, *options)
         for aside in out.glob("batch.sqlite.damaged-*"):
             aside.unlink()
         same = not differences(fingerprint(out), wanted) and not left_over(out)
-        said = next((line for line in ran.stderr.splitlines() if says in line), "nothing said")
+        notes = [line for line in ran.stderr.splitlines() if line.startswith("Note: ")]
+        said = next((line for line in notes if says in line), "no note").replace(f"{work}/", "")
+        heard = says in said if says else not notes
         todo = f" {redone} to do" in ran.stdout
-        found.append(Found(what, said.replace(f"{work}/", ""), same and todo and says in said))
+        ended = f"{redone} to do, all as before" if same and todo else "not as before"
+        found.append(Found(what, f"{said}; {ended}", heard and todo and same))
 
     def refused(what: str, *, says: str) -> None:
         """The next run ends with one line, and changes nothing."""
@@ -64,7 +60,7 @@ def faults(clips: Path, work: Path, options: Options) -> list[Found]:
     _cut(results[1])
     again("a result cut in half", says=results[1].name, redone=1)
     results[2].unlink()
-    again("a result deleted", says="", redone=1)
+    again("a result deleted", says="1 result is gone", redone=1)
 
     shutil.copy(results[3], results[3].with_name("other.parquet"))
     refused("a foreign table among the results", says="other.parquet")
@@ -74,7 +70,7 @@ def faults(clips: Path, work: Path, options: Options) -> list[Found]:
     process = start(clips, fresh(work / "busy"), *options, log=work / "busy.log")
     _until(work / "busy" / "batch.sqlite")
     ran = finish(clips, work / "busy", *options)
-    found.append(_refusal("a second batch on the same folder", ran, work, "busy"))
+    found.append(_refusal("a second batch on the same folder", ran, work, "in use"))
     os.killpg(process.pid, signal.SIGTERM)
     process.wait()
     found.append(_model_changed(clips, work, options))
@@ -91,7 +87,7 @@ def _model_changed(clips: Path, work: Path, options: Options) -> Found:
     card = json.loads((model / "config.json").read_text())
     card["smoothing_s"] += 0.5
     (model / "config.json").write_text(json.dumps(card))
-    for child in descendants(process.pid):
+    for child in family(process.pid)[1:]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     process.wait()
@@ -131,7 +127,7 @@ def _disk(clips: Path, work: Path, options: Options, wanted: dict[str, str]) -> 
         room = Found("the same with room", f"{kept} results kept; {todo}", same)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         ran = finish(clips, disk / "out", *options)
-        return [full, room, _refusal("a read-only folder", ran, work, "")]
+        return [full, room, _refusal("a read-only folder", ran, work, "cannot write")]
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -18,18 +19,27 @@ TOOLS = Path(__file__).parent
 LIMIT_S = 60.0  # for one file
 SLACK_S = 15.0  # for a kill on a busy machine, and the start of the next worker
 MEMORY_GB = 2.0  # of one process
-STOPPED = ("took longer", "needs more memory", "crashed", "no progress", "killed", "ended without")
+FEW, FEW_FILES = 0.02, 3  # of all files, or so many, may be what limits stop
+STOPPED = {  # by what -> what their errors say
+    "memory": ("needs more memory", "was killed"),
+    "time": ("took longer", "took more time", "no progress"),
+    "an end without an answer": ("ended without an answer",),
+    "a crash": ("crashed",),
+    "anything else": ("",),
+}
+LONGEST_LINE = 2100  # characters of an error
+NO_LINE = ("internal error", "Traceback")
 
 Rows = Sequence[dict[str, Any]]
 
 
-def hostile(clips: Path, work: Path, number: int, seed: int) -> list[Found]:
+def hostile(clips: Path, work: Path, count: int | None, seed: int) -> list[Found]:
     """Make the corpus, have a batch do all of it, and look at what it opened.
 
     Args:
         clips: real clips that the corpus is made from.
         work: where corpus, output and logs go.
-        number: of hostile files, at least.
+        count: of hostile files, taken evenly from those that are made fast; None: all there are.
         seed: of the corpus.
     """
     import pyarrow.parquet as parquet
@@ -38,10 +48,10 @@ def hostile(clips: Path, work: Path, number: int, seed: int) -> list[Found]:
     secrets = fresh(work / "secrets")
     logs.mkdir()
     make = [sys.executable, str(TOOLS / "hostile.py"), str(clips), "-o", str(corpus)]
-    subprocess.run(
-        [*make, "--seed", str(seed), "--secrets", str(secrets)], check=True, capture_output=True
-    )
-    made = _made(corpus)
+    make += ["--seed", str(seed), "--secrets", str(secrets)]
+    make += [] if count is None else ["--count", str(count)]
+    subprocess.run(make, check=True, capture_output=True)
+    made = manifest(corpus)
     others = _others(corpus, made, work / "others.csv")
     limits = ("--time-limit", str(LIMIT_S), "--memory-limit", str(MEMORY_GB))
     line = command(corpus, out, str(others), *limits)
@@ -49,10 +59,11 @@ def hostile(clips: Path, work: Path, number: int, seed: int) -> list[Found]:
         trace = ["strace", "-ff", "-y", "--seccomp-bpf", "-e", "trace=%file,%network"]
         line = [*trace, "-o", str(logs / "log"), *line]
     began_s = time.monotonic()
-    ran = subprocess.run(line, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # beside the installed files
+    ran = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
     took_s = time.monotonic() - began_s
     rows = parquet.read_table(out / "index.parquet").to_pylist()
-    found = _judged(rows, made, number)
+    found = judged(rows, made)
     calm = ran.returncode in (0, 1) and "Traceback" not in ran.stderr
     said = (ran.stderr.strip().splitlines() or ["nothing"])[-1].replace(f"{work}/", "")
     found.append(
@@ -65,20 +76,21 @@ def hostile(clips: Path, work: Path, number: int, seed: int) -> list[Found]:
         return [*found, Found("files and sockets opened", "not looked at: no strace", False)]
     judge = [sys.executable, str(TOOLS / "traced.py"), *map(str, sorted(logs.iterdir()))]
     judge += ["--input", str(corpus), "--input", str(others), "--out", str(out)]
-    judged = subprocess.run(
-        [*judge, "--secret", str(secrets)], capture_output=True, text=True, check=False
-    )
-    lines = (judged.stdout + judged.stderr).strip().splitlines() or ["nothing"]
-    came = "; ".join(lines[-2:] if judged.returncode == 0 else lines[-6:])
-    return [*found, Found("files and sockets opened (strace)", came, judged.returncode == 0)]
+    judge += ["--secret", str(secrets)]
+    looked = subprocess.run(judge, capture_output=True, text=True, check=False)
+    lines = (looked.stdout + looked.stderr).strip().splitlines() or ["nothing"]
+    came = "; ".join(lines[-2:] if looked.returncode == 0 else lines[-6:])
+    return [*found, Found("files and sockets opened (strace)", came, looked.returncode == 0)]
 
 
-def _made(corpus: Path) -> dict[str, dict[str, str]]:
-    """What the corpus holds, by the name of the file: kind, ends, what."""
+def manifest(corpus: Path) -> dict[str, dict[str, str]]:
+    """What the corpus holds, by the id that a batch gives it: kind, file, ends, what."""
+    from maven.batch.items import id_of
+
     with (corpus / "manifest.csv").open(
         newline="", encoding="utf-8", errors="surrogateescape"
     ) as file:
-        return {row["file"]: row for row in csv.DictReader(file)}
+        return {id_of(row["file"]): row for row in csv.DictReader(file)}
 
 
 def _others(corpus: Path, made: dict[str, dict[str, str]], target: Path) -> Path:
@@ -89,38 +101,53 @@ def _others(corpus: Path, made: dict[str, dict[str, str]], target: Path) -> Path
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "id"))
-        for name in made:
-            path = str((corpus / name).absolute())
+        for id, case in made.items():
+            path = str((corpus / case["file"]).absolute())
             if path not in listed and path.isprintable():
-                writer.writerow((path, name))
+                writer.writerow((path, id))
     return target
 
 
-def _judged(rows: Rows, made: dict[str, dict[str, str]], number: int) -> list[Found]:
-    """Look at how the files ended."""
+def judged(rows: Rows, made: dict[str, dict[str, str]]) -> list[Found]:
+    """Look at how the files ended: rows of the index, and what was made, by the same ids."""
     states = Counter(row["state"] for row in rows)
     kinds = len({case["kind"] for case in made.values()})
-    errors = [(row["id"], row["error"]) for row in rows if row["state"] == "failed"]
-    odd = [id for id, error in errors if not error or not error.isprintable()]
-    odd += [id for id, error in errors if error and "internal error" in error]
-    stopped = Counter(words for _, error in errors for words in STOPPED if error and words in error)
+    ended = {row["id"].rstrip("/"): row for row in rows}  # a folder's has one at its end
+    missing = len(made.keys() - ended.keys())
+    errors = {id: row["error"] or "" for id, row in ended.items() if row["state"] == "failed"}
+    odd = [
+        id
+        for id, error in errors.items()
+        if not error.isprintable()
+        or not 0 < len(error) <= LONGEST_LINE
+        or any(words in error for words in NO_LINE)
+    ]
+    by = Counter(_stopped_by(row) for row in rows if row["attempts"] > 1)
     unlike = [
-        row["id"]
-        for row in rows
-        if (made.get(row["id"], {}).get("ends"), row["state"])
+        id
+        for id, row in ended.items()
+        if row["attempts"] <= 1
+        and (made.get(id, {}).get("ends"), row["state"])
         in (("error", "done"), ("result", "failed"))
-        and not any(words in (row["error"] or "") for words in STOPPED)
     ]
     slowest_s = max(row["seconds"] or 0.0 for row in rows)
-    count = f"{states['done']} with a result, {states['failed']} with one line"
-    everyone = len(rows) >= number and set(states) <= {"done", "failed"}
-    by = ", ".join(f"{n} '{words}'" for words, n in stopped.most_common()) or "none"
+    count = f"{states['done']} with a result, {states['failed']} with one line, {missing} with none"
+    everyone = made.keys() == ended.keys() and set(states) <= {"done", "failed"}
+    most = int(max(FEW * len(made), FEW_FILES))
     return [
-        Found(f"{len(rows)} files of {kinds} kinds", count, everyone),
-        Found("stopped by a limit, or crashed", by, not stopped["crashed"]),
+        Found(f"{len(made)} files of {kinds} kinds", count, everyone),
+        Found(f"stopped, of which {most} may be, but none by a crash",
+              ", ".join(f"{by[how]} by {how}" for how in STOPPED),
+              by.total() <= most and not by["a crash"]),
         Found("longest of one file", f"{slowest_s:.1f} s (limit {LIMIT_S:g} s)",
               slowest_s < LIMIT_S + SLACK_S),
         Found("errors that are no line to read, or of our own making",
               ", ".join(odd[:5]) or "none", not odd),
         Found("ended otherwise than they must", ", ".join(unlike[:5]) or "none", not unlike),
     ]  # fmt: skip
+
+
+def _stopped_by(row: dict[str, Any]) -> str:
+    """Say what stopped a file; a batch tries those that were stopped, and no others, again."""
+    error = row["error"] or ""
+    return next(how for how, said in STOPPED.items() if any(words in error for words in said))

@@ -10,7 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from soak_batch import Found, descendants, differences, fingerprint, finish, fresh, left_over, start
+from soak_batch import Found, differences, fingerprint, finish, fresh, left_over, start
+from two_nodes import family
 
 PATIENCE_S = 600.0  # of one run
 
@@ -57,6 +58,9 @@ def kills(clips: Path, work: Path, number: int, seed: int, options: tuple[str, .
             compared += 1
             wrong |= set(differences(fingerprint(out), wanted)) | set(left_over(out))
             fresh(out)
+        elif ended:
+            wrong.add(f"exit code {process.returncode}")
+            break
     last = finish(clips, out, *options)
     wrong |= set(differences(fingerprint(out), wanted)) | set(left_over(out))
     compared += 1
@@ -76,7 +80,7 @@ def kills(clips: Path, work: Path, number: int, seed: int, options: tuple[str, .
 
 def _kill(pid: int, victim: str, random_: random.Random) -> bool:
     """Kill a batch's parent, one of its workers, or everything; tell whether anybody was hit."""
-    children = descendants(pid)
+    _, *children = family(pid)
     targets = {"parent": [pid], "all": [pid, *children]}.get(victim)
     if targets is None:
         targets = [random_.choice(children)] if children else []

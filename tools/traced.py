@@ -2,8 +2,9 @@
 
 LOG is what `strace -f -y -e trace=%file,%network -o LOG maven batch FOLDER -o DIR` writes. Every
 file that was opened, made, renamed, linked or removed must be an input (read only), in the output
-folder, or part of the installation, and none of the secrets; links are followed. There must be no
-socket. Prints counts and every offence, and exits with 1 where there is one.
+folder, or part of the installation, and none of the secrets; links are followed. No program but
+Python is started, and there must be no socket. Prints counts and every offence, and exits with 1
+where there is one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ CHANGES = (
     *("lchown", "fchownat", "truncate", "utimensat", "setxattr", "lsetxattr", "mount"),
 )
 LOOKS = ("stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink",
-         "readlinkat", "getcwd", "chdir", "statfs", "execve")  # fmt: skip
+         "readlinkat", "getcwd", "chdir", "statfs")  # fmt: skip
+STARTS = ("execve", "execveat")
 NETWORK = ("socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "sendto",
            "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg")  # fmt: skip
 WRITING = re.compile(r"O_(?:WRONLY|RDWR|CREAT|TRUNC|APPEND|TMPFILE)")
@@ -89,10 +91,10 @@ def accesses(lines: Iterable[str]) -> Iterator[Access | str]:
 def _of_call(name: str, arguments: str) -> Iterator[Access | str]:
     if name in NETWORK:
         yield f"{name}({arguments.strip()[:120]}"
-    if name not in (*OPENS, *CHANGES, *LOOKS):
+    if name not in (*OPENS, *CHANGES, *LOOKS, *STARTS):
         return
     texts = list(TEXT.finditer(arguments))
-    texts = texts[:1] if name in (*OPENS, *LOOKS, "mknod", "mkdir") else texts[:2]
+    texts = texts[:2] if name in CHANGES and name not in ("mknod", "mkdir") else texts[:1]
     for text in texts:
         places = PLACE.findall(arguments, 0, text.start())  # the last before the name counts
         path = os.path.join(places[-1] if places else "", unescaped(text[1]))  # noqa: PTH118
@@ -130,6 +132,8 @@ class Judge:
         self._inputs, self._outputs = _both(inputs), _both(outputs)
         self._secrets, self._folder = _both(secrets), str(folder or Path.cwd())
         self._installed = _both(installation())
+        own = Path(sysconfig.get_path("scripts"), "maven")
+        self._programs = _both([Path(sys.executable), own])
 
     def offence(self, access: Access) -> str | None:
         """Say what is wrong with an access; None where nothing is."""
@@ -139,6 +143,9 @@ class Judge:
         real = os.path.realpath(path)
         if _within(path, self._secrets) or _within(real, self._secrets):
             return f"{access.call} of a secret: {path!a}"
+        if access.call in STARTS:
+            ours = real in self._programs
+            return None if ours else f"{access.call} starts another program: {path!a}"
         if _within(path, self._outputs):
             return None
         if access.writes:
@@ -188,7 +195,7 @@ def judged(logs: Sequence[Path], judge: Judge) -> tuple[Counter[str], list[str]]
                     offences[f"a network call: {access}"] = None
                     continue
                 kind = "looked at" if access.looks else "written" if access.writes else "read"
-                counts[kind] += 1
+                counts["started" if access.call in STARTS else kind] += 1
                 offence = judge.offence(access)
                 if offence:
                     offences[offence] = None

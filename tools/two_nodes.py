@@ -72,9 +72,10 @@ def two_nodes(folder: Path, cpus: int = 1) -> Iterator[TwoNodes]:
 def family(pid: int) -> list[int]:
     """Name a process and those that it started, their own included (Linux)."""
     children = ""
-    with suppress(FileNotFoundError, ProcessLookupError):  # it ends, or one of its threads
+    with suppress(OSError):  # it has ended
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            children += (thread / "children").read_text(encoding="ascii")
+            with suppress(OSError):  # or one of its threads
+                children += (thread / "children").read_text(encoding="ascii")
     return [pid, *(other for child in children.split() for other in family(int(child)))]
 
 
