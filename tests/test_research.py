@@ -59,7 +59,7 @@ def test_help_is_at_once_and_loads_nothing_heavy() -> None:
             - before.children_user - before.children_system
         )  # fmt: skip
     assert said.endswith("loaded:\n")
-    assert min(spent_s) < 0.4  # of nine pages of help
+    assert min(spent_s) < 0.8  # of nine pages of help; half of that on a quiet machine
     for words in ("data check [OPTIONS] {ROOT}", "train [OPTIONS] [CONFIG] [KEY=VALUE]..."):
         assert words in said
     for command in ("predict", "ablate", "data", "convert"):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RETRY_S = 0.1  # while another seat unpacks a model
 TROUBLED_S = 5.0  # a seat that cannot work takes no more rows for so long
+CORE_NAME = "\0maven-core"  # of a socket: no file
 ABOUT = "about"  # a row that asks what decides values
 
 
@@ -174,7 +175,7 @@ def claimed(threads: int) -> Iterator[Sequence[int] | None]:
             for core in sorted(os.sched_getaffinity(0)):
                 name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 try:
-                    name.bind(f"\0maven-core-{core}")
+                    name.bind(f"{CORE_NAME}-{core}")
                 except OSError:
                     name.close()
                     continue
