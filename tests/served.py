@@ -1,13 +1,15 @@
-"""The real server, as a process on a free port with a folder of its own."""
+"""The real server, as a process on a free port with a folder of its own; and odd ones."""
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -170,6 +172,16 @@ def serving(folder: Path, *options: str, **environment: str) -> Iterator[Server]
         if server.process is not None and server.process.poll() is None:
             server.kill()
     assert "Traceback" not in server.log.read_text(), server.log.read_text()
+
+
+@contextmanager
+def answering(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve what a handler answers, on a free port; give the address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def wait_until(holds: Any, what: Any = lambda: "") -> None:

@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from maven.batch import sources
 from maven.batch.items import AHEAD, LOOKERS, InputError, items
 from maven.batch.sources import FetchError, Remote, fetched
+from served import answering
 
 
 @pytest.fixture
@@ -124,11 +125,8 @@ class Plain(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with answering(Plain) as address:
+        yield address
 
 
 def test_a_manifest_comes_from_any_server(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
