@@ -16,7 +16,7 @@ import pytest
 
 from conftest import GRID_CLIPS
 from maven.batch.attendant import WorkerError
-from maven.batch.cluster import Cluster
+from maven.batch.cluster import SOON_BYTES, Cluster
 from maven.batch.local import Local
 from plain_job import CRASH, KIND
 from served import has_ended, wait_until
@@ -75,7 +75,7 @@ def test_on_one_machine(tmp_path: Path) -> None:
             nonlocal given
             for name in (*map(str, range(20)), CRASH):
                 given += 1
-                yield from tasks(name, sleep_s=0.2)
+                yield from tasks(name, sleep_s=0.2, size_bytes=1)
 
         outcomes = {}
         for outcome in engine.run(coming()):
@@ -139,7 +139,7 @@ def test_a_kill_leaves_neither_process_nor_file_nor_a_word_on_the_terminal(
     program = (
         "import itertools, sys\n"
         "from pathlib import Path\n"
-        "from maven.batch.cluster import Cluster\n"
+        "from maven.batch.cluster import SOON_BYTES, Cluster\n"
         f"with Cluster({PLAIN!r}, Path({str(tmp_path)!r}), workers=1) as engine:\n"
         "    names = map(str, itertools.count())\n"
         f"    tasks = ({{'id': name, 'path': {__file__!r}, 'sleep_s': 0.2}} for name in names)\n"
@@ -203,6 +203,26 @@ def test_clips_are_analysed_as_by_the_engine_local(
         got = {o["id"]: (o["record"], o["content"]) for o in engine.run(given)}
     assert got == expected
     assert len(got) == len(given)
+
+
+def test_of_large_files_no_node_waits_while_another_has_two(
+    nodes: TwoNodes, tmp_path: Path
+) -> None:
+    order, given = list[int](), 0
+
+    def coming() -> Iterator[dict[str, Any]]:
+        nonlocal given
+        for task in tasks(*map(str, range(24)), sleep_s=0.3, size_bytes=SOON_BYTES):
+            given += 1
+            yield task
+
+    with Cluster(PLAIN, tmp_path, address=nodes.address) as engine:
+        for outcome in engine.run(coming()):
+            assert given <= len(order) + 2
+            order.append(outcome["record"]["worker"])
+    first, second = dict.fromkeys(order)
+    both = order[order.index(second) :]  # the second seat is there
+    assert abs(both.count(first) - both.count(second)) <= 3, order
 
 
 def test_a_node_that_dies_has_its_rows_done_elsewhere(nodes: TwoNodes, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -24,6 +25,9 @@ DRIVER = "from maven.batch.driver import main; main()"
 LOG = "ray.log"
 SOCKET_NAME_BYTES = 107  # of a Unix socket's path
 OWN_NAMES_BYTES = 70  # of it, what Ray adds to its folder
+# A file of less is done within seconds: the next may wait at its seat meanwhile, since Ray takes a
+# while to bring it. Behind a larger one none waits, which a free seat could do.
+SOON_BYTES = 16 * 10**6
 CLOSED_WITHIN_S, POLL_S = 15.0, 0.05  # until Ray has ended what it started
 
 
@@ -57,7 +61,7 @@ class Cluster:
         self._work, self._folders = Path(work), list[Path]()
         self._process: subprocess.Popen[bytes] | None = None
         self._about: dict[str, Any] = {}
-        self._room = 0
+        self._seats = 0
 
     def __enter__(self) -> Cluster:
         return self
@@ -78,7 +82,7 @@ class Cluster:
             except BaseException:
                 self.close()
                 raise
-            self._about, self._room = message["about"], message["room"]
+            self._about, self._seats = message["about"], message["seats"]
         return self._about
 
     def run(self, tasks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -96,19 +100,23 @@ class Cluster:
             WorkerError: no worker can be had, they do not agree, or Ray fails for good.
         """
         self.about()
-        coming, waiting, more, whole = iter(tasks), 0, True, False
+        coming, more, whole = iter(tasks), True, False
+        given = dict[str, bool]()  # tasks, and whether each is done soon
         try:
             while True:
-                while more and waiting < self._room:
+                while more and len(given) < self._room(all(given.values())):
                     task = next(coming, None)
-                    more = task is not None
-                    self._send({"end": True} if task is None else {"task": task})
-                    waiting += more
+                    if task is None:
+                        more = False
+                        self._send({"end": True})
+                    else:
+                        given[task["id"]] = (task.get("size_bytes") or math.inf) < SOON_BYTES
+                        self._send({"task": task})
                 message = self._heard()
                 if "ended" in message:
                     break
-                waiting -= 1
-                self._room = message["room"]
+                del given[message["outcome"]["id"]]
+                self._seats = message["seats"]
                 yield {**message["outcome"], "content": message["content"]}
             whole = True
         finally:
@@ -132,6 +140,10 @@ class Cluster:
         process.wait()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _room(self, soon: bool) -> int:
+        """How many tasks to have there: where all are done soon, one waits at each seat."""
+        return max(2 * self._seats + 1 if soon else self._seats, 1)
 
     def _start(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="r", dir=self._work)).absolute()

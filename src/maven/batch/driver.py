@@ -180,7 +180,7 @@ class Stream:
             min_size=1,
             max_size=self._workers,
             initial_size=max(self._seats(), 1),
-            max_tasks_in_flight_per_actor=2,  # the next waits at its seat: Ray is slow to bring it
+            max_tasks_in_flight_per_actor=2,  # see `maven.batch.cluster.SOON_BYTES`
         )
         done = tasks.map(Seat, fn_constructor_args=[place], compute=pool, **self._resources)
         batches = done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
@@ -232,7 +232,7 @@ class Stream:
             self._n_done += 1
             self._came_s = time.monotonic()
         size = None if content is None else len(content)
-        self._voice.say(content or b"", outcome=outcome, bytes=size, room=self._room())
+        self._voice.say(content or b"", outcome=outcome, bytes=size, seats=self._seats())
 
     def _given_back(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """Have a task done by another seat, while one is fit; a failure where none does it.
@@ -258,15 +258,11 @@ class Stream:
         """Hold that every worker answers as the first one does."""
         if self._about is None:
             self._about = about
-            self._voice.say(about=about, room=self._room())
+            self._voice.say(about=about, seats=self._seats())
         elif about != self._about:
             names = sorted(about.keys() | self._about.keys())
             other = ", ".join(name for name in names if about.get(name) != self._about.get(name))
             raise WorkerError(f"the machines of the cluster do not agree: {other} on {host}")
-
-    def _room(self) -> int:
-        """How many tasks to have at a time: one done and one waiting a seat, and one more."""
-        return 2 * self._seats() + 1
 
     def _seats(self) -> int:
         there = capacity(self._resources)
