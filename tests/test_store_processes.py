@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -222,6 +223,17 @@ def test_what_cannot_be_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "is_dir", refuse)
     with pytest.raises(StoreError, match=rf"{KEY}: cannot be read \(Permission denied\)$"):
         store.has("audio", KEY)
+
+
+def test_what_another_machine_has_just_removed_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(self: Path) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle", str(self))
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(Path, "is_dir", stale)
+    assert not store.has("audio", KEY)
 
 
 def test_another_removes_the_parent_of_a_scratch_folder(

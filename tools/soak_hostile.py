@@ -18,7 +18,7 @@ from soak_batch import Found, command, fresh, left_over
 TOOLS = Path(__file__).parent
 LIMIT_S = 60.0  # for one file
 SLACK_S = 15.0  # for a kill on a busy machine, and the start of the next worker
-MEMORY_GB = 2.0  # of one process
+MEMORY_GIB = 2.0  # of one process
 FEW, FEW_FILES = 0.02, 3  # of all files, or so many, may be what limits stop
 STOPPED = {  # by what -> what their errors say
     "memory": ("needs more memory", "was killed"),
@@ -53,7 +53,7 @@ def hostile(clips: Path, work: Path, count: int | None, seed: int) -> list[Found
     subprocess.run(make, check=True, capture_output=True)
     made = manifest(corpus)
     others = _others(corpus, made, work / "others.csv")
-    limits = ("--time-limit", str(LIMIT_S), "--memory-limit", str(MEMORY_GB))
+    limits = ("--time-limit", str(LIMIT_S), "--memory-limit", str(MEMORY_GIB))
     line = command(corpus, out, str(others), *limits)
     if traced := shutil.which("strace") is not None:
         trace = ["strace", "-ff", "-y", "--seccomp-bpf", "-e", "trace=%file,%network"]

@@ -71,7 +71,7 @@ def batch(
     address: Address = None,
     memory_limit: Annotated[
         float | None,
-        typer.Option(metavar="GIB", help="Of a process; 3, or 16 for models other than mini.",
+        typer.Option(metavar="GIB", help="Of a process; 3 for mini on the processor, else 16.",
                      show_default=False),
     ] = None,
     time_limit: Annotated[
@@ -99,6 +99,7 @@ def batch(
     if time_limit is not None and not 1 <= time_limit <= 1e6:
         refuse(f"--time-limit: got {time_limit:g}; accepted: 1 to 1000000 s")
     check_device(device)
+    check_engine(engine, workers, address)
     with one_line_errors(debug):
         if not dry_run:
             check_writable(out)
@@ -133,6 +134,16 @@ def batch(
         show(ended, out)
 
 
+def check_engine(engine: str, workers: int | None, address: str | None) -> None:
+    """Refuse options that do not fit."""
+    if engine not in ENGINES:
+        refuse(f"--engine: got {engine!r}; accepted: {', '.join(ENGINES)}")
+    if workers is not None and not 1 <= workers <= 100_000:
+        refuse(f"--workers: got {workers}; accepted: 1 to 100000")
+    if address is not None and engine != "ray":
+        refuse("--address: of a Ray cluster; accepted: with --engine ray")
+
+
 def engine_for(
     engine: str,
     job: dict[str, Any],
@@ -140,13 +151,7 @@ def engine_for(
     address: str | None,
     limits: dict[str, Any] | None = None,
 ) -> EngineFor:
-    """Give what makes the engine that the options name; refuse options that do not fit."""
-    if engine not in ENGINES:
-        refuse(f"--engine: got {engine!r}; accepted: {', '.join(ENGINES)}")
-    if workers is not None and not 1 <= workers <= 100_000:
-        refuse(f"--workers: got {workers}; accepted: 1 to 100000")
-    if address is not None and engine != "ray":
-        refuse("--address: of a Ray cluster; accepted: with --engine ray")
+    """Give what makes the engine that the options name."""
     from maven.batch.worker import Limits
 
     bounds = Limits(**(limits or {}))

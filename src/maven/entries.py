@@ -91,16 +91,16 @@ class Store:
         self.folder = Path(folder)
         self.mended: list[str] = []
         self._sound: set[Path] = set()  # entries that this process has verified or written
-        for pattern in ("arrays/*/*/.*", "work/.*"):
-            for part in self.folder.glob(pattern):
-                if _left_over(part):
-                    shutil.rmtree(part, ignore_errors=True)
+        parts = (p for pattern in ("arrays/*/*/.*", "work/.*") for p in self.folder.glob(pattern))
+        for part in filter(_left_over, parts):
+            shutil.rmtree(part, ignore_errors=True)
 
     def has(self, kind: str, key: str) -> bool:
         """Tell whether there is such an entry; a StoreError says that it cannot be told."""
         place = self._place(kind, key)
-        with _reading(place):
+        with suppress(DamagedError), _reading(place):
             return place.is_dir()
+        return False  # another machine has just removed it
 
     def put(self, kind: str, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write an entry; one that is there already is kept, and this one dropped.

@@ -82,7 +82,7 @@ def extract(
         try:
             done.append(extractor.clip(video, report))
         except UNREADABLE as error:
-            done.append(_named(video, str(error)))
+            done.append(_named(video, getattr(error, "strerror", None) or str(error)))
         if progress:
             progress(video.name, k + 1, len(videos))
     for line in summed_up(extractor.mended()):

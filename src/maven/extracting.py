@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from maven.batching import Address, Engine, Workers, ending_in_order, engine_for, words_from
+from maven.batching import (
+    Address,
+    Engine,
+    Workers,
+    check_engine,
+    ending_in_order,
+    engine_for,
+    words_from,
+)
 from maven.terminal import (
     Debug,
     check_folder,
@@ -50,6 +58,7 @@ def features(
     """
     if threads is not None and not 1 <= threads <= 1024:
         refuse(f"--threads: got {threads}; accepted: 1 to 1024")
+    check_engine(engine, workers, address)
     check_folder(root)
     check_writable(out)
     with one_line_errors(debug), progress_bar(root.name) as report, ending_in_order():

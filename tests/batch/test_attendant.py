@@ -217,6 +217,7 @@ def test_a_disk_that_is_full_when_a_file_is_fetched_ends_it_too(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(code, os.strerror(code))
 
+    MemoryFileSystem().pipe("/attended/any.mp4", b"any")
     monkeypatch.setattr(MemoryFileSystem, "get_file", full)
     with pytest.raises(WorkerError, match=os.strerror(code)):
         attendant.do(task("fetched", path="memory://attended/any.mp4"))

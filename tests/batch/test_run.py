@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -235,6 +236,19 @@ def test_a_folder_made_for_what_is_refused_goes_again(media: Path, tmp_path: Pat
         with pytest.raises(StateError, match="two inputs have"):
             run(wrong, tmp_path / name, Pretending(), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["media", "there"]
+
+
+def test_a_folder_made_for_a_database_that_cannot_be_opened_goes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        path.touch()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("maven.batch.state.Ledger", full)
+    with pytest.raises(StateError, match="full"):
+        State(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_time_left_is_by_bytes_where_sizes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import threading
 from collections.abc import Iterator
@@ -90,7 +91,13 @@ class HttpError(Exception):
 
 @pytest.mark.parametrize(
     "error",
-    [PermissionError("no"), NotImplementedError(), OSError("Forbidden: /b\nno"), HttpError(401)],
+    [
+        PermissionError("no"),
+        NotImplementedError(),
+        OSError("Forbidden: /b\nno"),
+        HttpError(401),
+        type("Strange", (OSError,), {})(errno.EACCES, "no"),
+    ],
 )
 def test_a_folder_that_may_not_be_listed_is_asked_for_once(
     rows: str, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -100,6 +107,22 @@ def test_a_folder_that_may_not_be_listed_is_asked_for_once(
     assert [(item.transcript, item.problem) for item in found] == [(None, None)] * 2
     assert all(item.signature for item in found)
     assert len(asked) == 1
+
+
+def test_a_file_system_may_keep_listings_as_it_likes(
+    bucket: str, rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsspec.filesystem("memory"), "dircache", {})  # as that of hf://
+    assert [item.transcript for item in items([rows])] == [f"{bucket}/a.srt", f"{bucket}/b.srt"]
+
+
+def test_what_says_that_it_is_too_large_is_not_begun(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = failing(monkeypatch, "get_file", OSError("begun"))
+    with pytest.raises(FetchError, match=r"a\.mp4: is larger than 3 bytes"):
+        Remote().fetch(f"{bucket}/a.mp4", tmp_path / "a.mp4", 3)
+    assert not asked
 
 
 class Plain(http.server.BaseHTTPRequestHandler):

@@ -313,6 +313,19 @@ def test_a_url_that_is_signed_anew_is_the_same_file(clips: Path, out: Path) -> N
         assert task["transcript"] == signed("K4").transcript
 
 
+def test_urls_of_unknown_state_that_look_the_same_are_two(out: Path) -> None:
+    """Here `key` is no signature."""
+    urls = ("https://h/get?key=a.mp4", "https://h/get?key=b.mp4")
+    listed = [Item("get", url, None, None, None, None, "", None) for url in urls]
+    with State(out) as state:
+        state.settle(SETTINGS)
+        with pytest.raises(StateError, match="two inputs have the id 'get'"):
+            state.plan(listed)
+    with State(out) as state:
+        state.settle(SETTINGS)
+        assert state.plan([listed[0]] * 2).total == 1
+
+
 def stamps(folder: Path) -> dict[Path, tuple[int, ...]]:
     stats = {path: path.stat() for path in (folder, *folder.rglob("*"))}
     return {path: (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in stats.items()}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from maven.web import jobs as module
-from maven.web.jobs import Jobs, Options, StateError
+from maven.web.jobs import Jobs, NotEndedError, Options, StateError
 from maven.web.shelf import Clip, NoClipError, Shelf, new_id
 from served import has_ended, wait_until
 
@@ -294,15 +294,19 @@ def test_a_database_that_fails_to_the_end_does_not_hold_the_server_up(
     change, asked = Shelf.change, Event()
 
     def failing(shelf: Shelf, clip_id: str, only_if: str = "TRUE", **values: Any) -> bool:
-        if values["state"] == "running":
+        if values.get("state") != "done":
             return change(shelf, clip_id, only_if, **values)
         asked.set()
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(module, "RETRY_S", 600.0)
     monkeypatch.setattr(Shelf, "change", failing)
+    monkeypatch.setattr(module, "ENDED_WITHIN_S", 0.05)
     shelf, jobs = serve(DONE)
-    put(shelf, jobs)
+    clip = put(shelf, jobs)
     assert asked.wait(60)
+    for end in (jobs.cancel, jobs.delete):
+        with pytest.raises(NotEndedError, match="it does not end yet"):
+            end(clip.id)
     jobs.close()
     assert not any(thread.is_alive() for thread in jobs._threads)

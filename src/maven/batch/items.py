@@ -200,7 +200,7 @@ class _Lister:
                 yield self._row(row, media, transcript)
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # who ends it early waits for none
+        finally:  # who ends it early waits for those under way alone
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _row(self, row: manifest.Row, path: str, transcript: str | None) -> Item:

@@ -43,6 +43,7 @@ LASTING = (
     *(FileNotFoundError, IsADirectoryError, PermissionError, ImportError, ValueError),
     NotImplementedError,
 )
+LASTING_CODES = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTSUP, errno.ENOSYS)
 REFUSED = (400, 401, 403, 404, 405, 410, 451)  # by a server, for good
 FORBIDDEN = "Forbidden: "  # gcsfs says no more than this
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -243,6 +244,8 @@ class Remote:
         with _one_line(url):
             system, source = self._system(url, ANSWER_S + limit_bytes / LEAST_BYTES_PER_S)
             # Not here: where nothing comes any more, some file systems wait for ever.
+            if scheme(url) not in WEB and (system.info(source).get("size") or 0) > limit_bytes:
+                raise larger  # some cannot be stopped any more
             threading.Thread(target=get, daemon=True).start()
             try:
                 while not wait([ended], WATCHED_EVERY_S).done:
@@ -291,7 +294,9 @@ class Remote:
             options["client_kwargs"] = {"timeout": patient, **client}
         system, path = fsspec.core.url_to_fs(url, **options)
         # Memory grows with what is listed. No option: not every file system takes it (ssh).
-        system.dircache.use_listings_cache = False
+        cache = getattr(system, "dircache", None)
+        if cache is not None and hasattr(cache, "use_listings_cache"):  # of hf:// it is a dict
+            cache.use_listings_cache = False
         return system, str(path)
 
 
@@ -371,6 +376,7 @@ def _one_line(url: str) -> Iterator[None]:
         refused = any(
             vars(cause).get(name) in REFUSED for name in ("status", "status_code", "code")
         )
+        refused = refused or getattr(cause, "errno", None) in LASTING_CODES
         lasting = isinstance(cause, LASTING) or refused or str(cause).startswith(FORBIDDEN)
         raise FetchError(f"{_told(url)}: {reason(error)}", again=not lasting) from None
 

@@ -122,6 +122,9 @@ class State:
             output.check_ours(folder)
             # Else another batch was quicker, and may have ended by now.
             made = made and not (folder / output.DATABASE).exists()
+        self._refused = stack.enter_context(contextlib.ExitStack())
+        if made:
+            self._refused.callback(shutil.rmtree, folder, ignore_errors=True)
         database = folder / output.DATABASE
         if self.dry_run:
             copy = Path(tempfile.mkdtemp(prefix="maven-"))
@@ -141,9 +144,6 @@ class State:
                 f"{output.DATABASE} {error}: kept as {aside}, made anew from the results"
             )
             ledger = Ledger(database)
-        self._refused = stack.enter_context(contextlib.ExitStack())
-        if made:
-            self._refused.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(ledger.close)
         if not self.dry_run:
             output.clear(folder)
@@ -242,7 +242,10 @@ class State:
         except sqlite3.IntegrityError:
             other = self._ledger.wanted(wanted.id)
             assert other is not None
-            if _unsigned(other.task) == _unsigned(wanted.task):
+            same_state = wanted.signature and other.signature == wanted.signature
+            if other.task == wanted.task or (
+                same_state and _unsigned(other.task) == _unsigned(wanted.task)
+            ):  # without a state, what is not shown of a URL may be what tells them apart
                 return False
             paths = other.task["path"], wanted.task["path"]
             raise _one_id("two inputs", wanted.id, *paths) from None

@@ -157,11 +157,11 @@ def main() -> None:
     job = json.loads(asked.readline())
     if job.get("cores"):
         confine.pin(job.pop("cores"))  # before torch is imported, which counts them
-    limits = Limits(**job.pop("limits"))
-    memory_bytes = limits.memory(job)
-    limits = replace(limits, memory_bytes=memory_bytes)
-    confine.limit(memory_bytes)
+    limits, memory_bytes = Limits(**job.pop("limits")), confine.LARGE_MEMORY_BYTES
     try:
+        memory_bytes = limits.memory(job)
+        limits = replace(limits, memory_bytes=memory_bytes)
+        confine.limit(memory_bytes)
         prepared = prepare(job)
     except BaseException as error:
         traceback.print_exc()

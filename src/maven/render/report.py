@@ -55,7 +55,8 @@ def write_report(
         target: the .html, written beside its place and renamed.
         shown: the view of it, where there is one already; it stays as it is.
         video: embed what plays. Where it would make the file larger than `limit_bytes`, at any
-            quality of use, a picture is embedded and a note says so; without, only the picture.
+            quality of use, a picture is embedded and a note says so; without, only the picture
+            (of a part, neither).
         limit_bytes: of the file. Answers are always in it, even where they are more.
         progress: called with "video", the seconds done and their total.
 

@@ -27,12 +27,17 @@ from maven.web.worker import CPU_S_PER_S, FILES, KEPT, LEAST_CPU_S, SETTINGS
 
 TEMPORARY = "tmp"  # in a clip's folder, while a worker runs
 RETRY_S = 5.0  # of a database that fails
+ENDED_WITHIN_S = 10.0  # what is cancelled
 CHECKED_WITHIN_S = 300.0  # until a worker has looked at the upload
 WALL_S_PER_CPU_S = 3.0  # of the limit: a machine that is busy with other things
 
 
 class StateError(Exception):
     """A clip is in no state for what is asked; the message is one line."""
+
+
+class NotEndedError(StateError):
+    """It was told to end and has not; ask again."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ class Jobs:
 
         Raises:
             NoClipError: there is no such clip.
-            StateError: neither waits or runs.
+            StateError: neither waits or runs, or (NotEndedError) it does not end.
         """
         clip = self._shelf.clip(clip_id)
         out = {"stage": None, "progress": None}
@@ -155,8 +160,8 @@ class Jobs:
                 run.stop()
         if not runs:
             raise StateError(f"it is {clip.state}: there is nothing to cancel")
-        for run in runs:
-            run.ended.wait(timeout=10)
+        if not all(run.ended.wait(ENDED_WITHIN_S) for run in runs):
+            raise NotEndedError("it does not end yet")  # where the disk is full, for one
 
     def again(self, clip_id: str) -> None:
         """Put a clip that failed or was cancelled into the line once more.
@@ -192,11 +197,16 @@ class Jobs:
 
         Raises:
             NoClipError: there is no such clip.
+            NotEndedError: what is done with it does not end.
         """
         self._shelf.clip(clip_id)
-        with contextlib.suppress(StateError):
+        try:
             while True:  # an overlay may wait while the analysis runs
                 self.cancel(clip_id)
+        except NotEndedError:
+            raise
+        except StateError:
+            pass
         self._shelf.delete(clip_id)
 
     def _work(self) -> None:
