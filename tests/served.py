@@ -177,7 +177,8 @@ def serving(folder: Path, *options: str, **environment: str) -> Iterator[Server]
 @contextmanager
 def answering(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
     """Serve what a handler answers, on a free port; give the address."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    quiet = type("Quiet", (handler,), {"log_message": lambda *_: None})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), quiet) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from maven import files
-from maven.files import begun, printable, sync, whole
+from maven.files import READ_BYTES, begun, printable, sha256, sync, whole
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -110,3 +111,10 @@ def test_names_are_shown_on_one_line() -> None:
     assert printable("ok é 映画") == "ok é 映画"
     assert printable("a\n\t\x1b[31m\u2028\u202e\x85") == "a\\n\\t\\x1b[31m\\u2028\\u202e\\x85"
     assert printable("\udce9\ud800 \u202f\u3000") == "\\xe9\\ud800   "
+
+
+@pytest.mark.parametrize("size", [0, 1, READ_BYTES, READ_BYTES + 1])
+def test_a_file_is_hashed_whole(tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    (tmp_path / "any").write_bytes(content)
+    assert sha256(tmp_path / "any") == hashlib.sha256(content).hexdigest()

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from maven.files import sync
+from maven.files import sha256, sync
 
 Arrays = dict[str, npt.NDArray[Any]]
 Make = Callable[[], Mapping[str, npt.NDArray[Any]]]
@@ -45,7 +45,6 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 SUMS = "sums.json"
 SUMS_BYTES = 65_536  # at most; ours have less than 1,000
-READ_BYTES = 1 << 20
 KEY_DIGITS = 32
 KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 AGAIN = "run `maven features` again"
@@ -344,23 +343,14 @@ def _verify(place: Path, kind: str, key: str, content: bool) -> None:
         if set(files) != {f"{name}.npy" for name in KINDS[kind]}:
             raise ValueError("it is of other files")
         expected = {name: (about["bytes"], about["sha256"]) for name, about in files.items()}
-    for name, (size_bytes, sha256) in expected.items():
+    for name, (size_bytes, expected_hash) in expected.items():
         path = place / name
         with _reading(path):
             held_bytes = _regular(path).stat().st_size
             if held_bytes != size_bytes:
                 raise ValueError(f"{held_bytes} bytes, not {size_bytes}")
-            if content and _sha256(path) != sha256:
+            if content and sha256(path) != expected_hash:
                 raise ValueError("its content has changed")
-
-
-def _sha256(path: Path) -> str:
-    """Hash a file; it is read, not mapped: nothing of it stays in this process."""
-    sha256, buffer = hashlib.sha256(), bytearray(READ_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            sha256.update(memoryview(buffer)[:count])
-    return sha256.hexdigest()
 
 
 def _mapped(path: Path) -> npt.NDArray[Any]:

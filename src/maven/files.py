@@ -1,11 +1,13 @@
 """Files are written whole or not at all: beside their place, then renamed; JSON is strict.
 
-Names are shown on one line. A file's state tells cheaply whether its content may have changed.
+Names are shown on one line. A file's hash tells what it holds, its state cheaply whether that may
+have changed.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import re
@@ -17,6 +19,7 @@ from typing import Any
 # Systems that take no fsync of a folder, or of a handle for reading, say so by one of these; they
 # bring names to the disk on their own.
 UNWANTED = (errno.EBADF, errno.EINVAL, errno.ENOTSUP)
+READ_BYTES = 2**20
 BEGUN = re.compile(r"\.(.+)\.[0-9]+(\.[^.]+)?")
 
 
@@ -68,6 +71,15 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's bytes, in hex; it is read, not mapped: nothing of it stays in this process."""
+    digest, buffer = hashlib.sha256(), bytearray(READ_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
 
 
 def state(now: os.stat_result) -> tuple[int, ...]:

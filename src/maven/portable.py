@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from maven.encoders.base import Encoders
 from maven.encoders.build import KINDS, EncoderSpec, own_file
 from maven.encoders.mini import MAX_BYTES as MAX_MINI_BYTES
 from maven.encoders.mini import mini_fingerprint
+from maven.files import sha256
 from maven.tensors import check_size
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def read_folder(
     try:
         if source.is_file():
             check_size(source, MAX_BYTES)
-            _check(_sha256(source) == weights_hash, folder / GRAPHS["network"], source)
+            _check(sha256(source) == weights_hash, folder / GRAPHS["network"], source)
         for modality in ("visual", "audio"):
             source = own_file(folder, specs[modality])
             if source.is_file():
@@ -215,14 +215,6 @@ def read_folder(
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise GraphError(f"{folder}: a graph does not say what it is: {error!r:.200}") from error
     return Portable(OnnxNetwork(graphs["network"], config), encoders, weights_hash)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check(same: bool, graph: Path, weights: Path) -> None:

@@ -92,9 +92,6 @@ class Server(http.server.BaseHTTPRequestHandler):
         if path.startswith(("/broken", "/endless", "/dripping")):
             self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:

@@ -142,9 +142,6 @@ class Plain(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (size, self.body))
         self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:

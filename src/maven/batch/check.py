@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import stat
 import time
@@ -16,10 +15,9 @@ from maven.batch import output, result
 from maven.batch.items import Item
 from maven.batch.ledger import DONE, FAILED, WAITING, File, Ledger, Outcome, Wanted
 from maven.batch.output import StateError
-from maven.files import sync
+from maven.files import sha256, sync
 from maven.media import MediaError, media_hash
 
-BLOCK_BYTES = 2**20
 TELLING = (  # of settings, what the provenance of a result says in the same words
     *("maven", "model.weights_sha256", "model.runtime", "detector.fingerprint"),
     *("settings.faces", "settings.rate_hz"),
@@ -134,11 +132,7 @@ def described(path: Path, known: File | None = None) -> File:
     same = (about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     if known is not None and same == (known.size_bytes, known.mtime_ns, known.ctime_ns):
         return known
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return File(*same, digest.hexdigest())
+    return File(*same, sha256(path))
 
 
 def remove(path: Path) -> None:
